@@ -1,0 +1,154 @@
+# Wattlet's build: `make` lists what can be made.
+#
+# Beyond Go, git and make nothing has to be there. Go tools are built from the modules in tools/ (versions and checksums
+# in their go.mod and go.sum) into .cache/; the programs that tests talk to are unpacked from Debian's packages into
+# .cache/ without being installed, so that no service of theirs starts. What is there already is used as it is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+# Steps come in the order they are written in, cheap ones first, also under make -j: each uses all cores by itself.
+.NOTPARALLEL:
+
+have = $(shell command -v $(1) 2>/dev/null)
+step = @printf '\n== %s\n' "$(1)"
+# Keeps what a go command has to say from drowning in what it downloads.
+quiet = 2>&1 | sed '/^go: downloading /d'
+
+ifeq ($(call have,go),)
+$(error Go is missing: install Go 1.26 or newer and put it into PATH)
+endif
+
+VERSION  ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+# No HTTP/2 server: scrapes need none, see docs/adr/0005-small-agent.md. The agent's tests build with the same tag.
+TAGS     := nethttpomithttp2
+
+# Tools are kept per Go release: a linter built with an older one refuses newer code.
+BIN   := .cache/$(shell go env GOVERSION)
+PEERS := $(if $(call have,coap-client-openssl),,.cache/libcoap) $(if $(call have,promtool),,.cache/prometheus)
+# gcc is the race detector's; ip makes the network namespaces that tests lose packets in.
+SYSTEM := $(if $(call have,gcc),,gcc libc6-dev) $(if $(call have,ip),,iproute2)
+NODE_EXPORTER := $(if $(call have,prometheus-node-exporter),,.cache/node-exporter)
+
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cache/libcoap/bin:$(CURDIR)/.cache/prometheus/bin:$(CURDIR)/.cache/node-exporter/bin:$(PATH)
+
+.PHONY: help
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: build ## A whole simulated cluster on this machine, with dashboard; ARGS='--help' tells its flags
+	bin/wattctl up $(ARGS)
+
+.PHONY: build
+build: ## bin/wattlet and bin/wattctl, static; GOARCH=arm64 or GOARCH=arm for a board
+	$(GO_BUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattlet
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattctl
+
+.PHONY: test
+test: lint system $(PEERS) ## Everything a change must pass
+	$(call step,go test -race)
+	@go test -race ./...
+
+.PHONY: lint
+lint: format modules wire golangci vet-arm ## Everything a change must pass, but the tests
+
+.PHONY: format
+format:
+	$(call step,gofmt -s)
+	@bad=$$(find . -name '*.go' -not -path './.*' -exec gofmt -s -l {} +); \
+	[[ -z $$bad ]] || { echo "$$bad"; echo "not formatted: run gofmt -s -w on these"; exit 1; }
+
+.PHONY: modules
+modules:
+	$(call step,go mod tidy)
+	@go mod tidy -diff $(quiet)
+	@go mod tidy -C tools/buf -diff $(quiet)
+	@go mod tidy -C tools/golangci -diff $(quiet)
+
+.PHONY: wire
+wire: $(BIN)/buf $(BIN)/protoc-gen-go
+	$(call step,wire: buf lint and breaking; generated code is current)
+	@buf lint proto
+	@buf format --diff --exit-code proto
+	@buf breaking proto --against $(FROZEN)
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	buf generate proto --template proto/buf.gen.yaml -o "$$fresh"; \
+	diff -r --exclude=doc.go internal/wire/meterpb "$$fresh/internal/wire/meterpb" || { echo "not current: run make proto"; exit 1; }
+
+.PHONY: golangci
+golangci: $(BIN)/golangci-lint
+	$(call step,golangci-lint)
+	@golangci-lint run
+
+# Most boards are 32-bit ARM, where int is shorter: constants that overflow and misaligned atomics show here.
+.PHONY: vet-arm
+vet-arm:
+	$(call step,go vet for 32-bit ARM)
+	@GOOS=linux GOARCH=arm CGO_ENABLED=0 go vet ./...
+
+FROZEN := proto/frozen.txtpb
+
+.PHONY: proto
+proto: $(BIN)/buf $(BIN)/protoc-gen-go ## Go code from proto/
+	buf generate proto --template proto/buf.gen.yaml
+
+.PHONY: proto-freeze
+proto-freeze: $(BIN)/buf ## Make the wire as it is now the one that later versions must keep to
+	@[[ ! -e $(FROZEN) ]] || buf breaking proto --against $(FROZEN)
+	buf build proto --exclude-source-info -o $(FROZEN)
+
+.PHONY: docs
+docs: ## Regenerate docs/metrics.md
+	go test ./cmd/wattlet -run TestMetricsDoc -update
+
+.PHONY: golden
+golden: ## Rewrite golden files from what the code does now; read the diff
+	go test -run Golden $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal | xargs -r dirname | sort -u | sed 's|^|./|') -update
+
+.PHONY: bench
+bench: $(NODE_EXPORTER) ## Benchmarks, and what the agent costs
+	go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Each fuzz target in turn for FUZZTIME=30s
+	@for package in $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
+		for target in $$(go test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## Remove everything make made
+	rm -rf bin .cache
+
+$(BIN)/buf: tools/buf/go.mod tools/buf/go.sum
+	@echo "building buf (two minutes at first)"
+	@GOWORK=off CGO_ENABLED=0 go build -C $(<D) -trimpath -buildvcs=false -o $(CURDIR)/$@ tool $(quiet)
+	@touch $@
+
+$(BIN)/golangci-lint: tools/golangci/go.mod tools/golangci/go.sum
+	@echo "building golangci-lint (two minutes at first)"
+	@GOWORK=off CGO_ENABLED=0 go build -C $(<D) -trimpath -buildvcs=false -o $(CURDIR)/$@ tool $(quiet)
+	@touch $@
+
+# Of the product's module, so that the generator and the library it generates for are always of one version.
+$(BIN)/protoc-gen-go: go.mod
+	@$(GO_BUILD) -o $@ google.golang.org/protobuf/cmd/protoc-gen-go $(quiet)
+	@touch $@
+
+.cache/libcoap:
+	@scripts/debian unpack $@ libcoap3-bin libcoap3 libssl3
+.cache/prometheus:
+	@scripts/debian unpack $@ prometheus
+.cache/node-exporter:
+	@scripts/debian unpack $@ prometheus-node-exporter
+
+.PHONY: system
+system:
+	@$(if $(strip $(SYSTEM)),scripts/debian install $(SYSTEM),:)

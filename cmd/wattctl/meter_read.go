@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/meter"
+	"github.com/wattlet/wattlet/internal/wire"
+	"github.com/wattlet/wattlet/internal/wire/meterpb"
+)
+
+type readCmd struct {
+	URL     string        `arg:"" help:"The meter, as coaps://10.0.0.5."`
+	Key     keyFlags      `embed:""`
+	Channel uint32        `help:"Only this channel."`
+	Count   int           `help:"End after so many reports; 0 goes on."`
+	Every   time.Duration `default:"1s" help:"At most one report in this time; 0 prints each."`
+	Samples bool          `help:"Print the raw samples too, lost ones fetched again."`
+	JSON    bool          `name:"json" help:"One JSON object a line."`
+	Wait    time.Duration `default:"30s" help:"Fail if the meter is silent for so long."`
+}
+
+// Run prints reports until it has enough, is interrupted, or the meter stays silent.
+func (c readCmd) Run(a *app) error {
+	ep, err := c.Key.endpoint(c.URL)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(a.ctx)
+	defer stop(nil)
+	p := &reportPrinter{readCmd: c, out: a.stdout, stop: func() { stop(nil) }, heard: make(chan struct{}, 1)}
+	cfg := meter.Config{
+		Endpoint: ep, Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Now: time.Now, Uptime: uptime, OnReport: p.report,
+	}
+	if c.Samples {
+		cfg.OnBatch = p.batch
+	}
+	client, err := meter.New(cfg)
+	if err != nil {
+		return usageError{err}
+	}
+	go func() {
+		silence := time.NewTimer(c.Wait)
+		defer silence.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.heard:
+				silence.Reset(c.Wait)
+			case <-silence.C:
+				stop(fmt.Errorf("no report for %v: %s", c.Wait, client.Status().Err))
+				return
+			}
+		}
+	}()
+	if err := client.Run(ctx, func(int, energy.Reading) {}); err != nil {
+		return err
+	}
+	if p.err != nil {
+		return p.err
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// reportPrinter prints reports as they come. It is called by one session at a time, but recovered batches come beside it.
+type reportPrinter struct {
+	readCmd
+	out   io.Writer
+	stop  func()
+	heard chan struct{}
+
+	mu      sync.Mutex
+	err     error
+	printed int
+	last    time.Duration
+	lines   int
+}
+
+func (p *reportPrinter) report(r *meterpb.Report) {
+	select {
+	case p.heard <- struct{}{}:
+	default:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := time.Duration(r.TUs) * time.Microsecond
+	if p.err != nil || p.Count > 0 && p.printed == p.Count || p.printed > 0 && at >= p.last && at < p.last+p.Every {
+		return
+	}
+	p.last = at
+	if p.Channel != 0 {
+		var only []*meterpb.ChannelReport
+		for _, c := range r.Channels {
+			if c.Channel == p.Channel {
+				only = append(only, c)
+			}
+		}
+		if only == nil {
+			p.fail(fmt.Errorf("the meter has no channel %d", p.Channel))
+			return
+		}
+		r = &meterpb.Report{BootId: r.BootId, Seq: r.Seq, TUs: r.TUs, Sweeps: r.Sweeps, Channels: only}
+	}
+	if p.JSON {
+		b, err := wire.JSON(r)
+		if err != nil {
+			p.fail(err)
+			return
+		}
+		p.write("%s\n", b)
+	} else {
+		p.table(r)
+	}
+	if p.printed++; p.printed == p.Count {
+		p.stop()
+	}
+}
+
+// table prints one line a channel, under a heading now and then.
+func (p *reportPrinter) table(r *meterpb.Report) {
+	const headingEvery = 24
+	for i, c := range r.Channels {
+		if i == 0 && p.lines%headingEvery < len(r.Channels) {
+			p.write("%12s %8s %3s %12s %10s %11s %14s %12s %s\n", "METER TIME", "REPORT", "CH", "POWER", "VOLTAGE", "CURRENT", "ENERGY", "CHARGE", "")
+		}
+		note := ""
+		if c.Saturated > 0 {
+			note += fmt.Sprintf(" saturated %d×", c.Saturated)
+		}
+		if c.SensorErrors > 0 {
+			note += fmt.Sprintf(" sensor errors %d", c.SensorErrors)
+		}
+		if c.UnmeasuredUs > 0 {
+			note += fmt.Sprintf(" unmeasured %v", time.Duration(c.UnmeasuredUs)*time.Microsecond)
+		}
+		p.write("%11.1fs %8d %3d %12v %10v %11v %14v %12v%s\n", float64(r.TUs)/1e6, r.Seq, c.Channel, energy.Power(c.PowerUw),
+			energy.Voltage(c.VoltageUv), energy.Current(c.CurrentUa), energy.Energy(c.EnergyUj), energy.Charge(c.ChargeUc), note)
+		p.lines++
+	}
+}
+
+func (p *reportPrinter) batch(boot uint32, b *meterpb.PastBatch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return
+	}
+	if p.JSON {
+		raw, err := wire.JSON(&meterpb.SampleList{BootId: boot, Batches: []*meterpb.PastBatch{b}, Next: b.Seq + 1})
+		if err != nil {
+			p.fail(err)
+			return
+		}
+		p.write("%s\n", raw)
+		return
+	}
+	for _, c := range b.Batch.Channels {
+		if p.Channel != 0 && c.Channel != p.Channel {
+			continue
+		}
+		samples, err := wire.Samples(nil, b, c.Channel)
+		if err != nil {
+			p.fail(err)
+			return
+		}
+		for _, s := range samples {
+			p.write("sample channel %d number %d at %.6f s: %d counts\n", c.Channel, s.Number, float64(s.AtUs)/1e6, s.Count)
+		}
+	}
+}
+
+func (p *reportPrinter) fail(err error) { p.err = err; p.stop() }
+
+func (p *reportPrinter) write(format string, args ...any) {
+	if _, err := fmt.Fprintf(p.out, format, args...); err != nil {
+		p.fail(fmt.Errorf("write: %w", err))
+	}
+}
+
+// uptime is the host's time since boot, suspension included (clock_gettime(2), CLOCK_BOOTTIME).
+func uptime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail: the clock exists since Linux 2.6.39
+	return time.Duration(ts.Nano())
+}

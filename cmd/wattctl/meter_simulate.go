@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wattlet/wattlet/internal/dnssd"
+	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/metersim"
+)
+
+// loadHelp explains the load programs.
+const loadHelp = "What a channel's board draws: constant:5W, square:LOW,HIGH,PERIOD[,DUTY], sine:MEAN,AMPLITUDE,PERIOD, " +
+	"ramp:LOW,HIGH,PERIOD, trace:FILE,hold (or linear; rows of seconds,watts), or several joined by +. May be repeated; * is every channel without one."
+
+type simulateCmd struct {
+	Listen string   `default:"127.0.0.1:5684" help:"UDP address to serve on."`
+	Name   string   `default:"metersim" help:"The meter's name."`
+	Key    keyFlags `embed:""`
+
+	Channels int               `default:"6" help:"Number of channels, up to 12."`
+	Load     map[string]string `mapsep:"none" placeholder:"CH=PROGRAM" help:"${load_help}"`
+
+	Ideal       bool          `group:"Sensor" help:"A perfect sensor: energy is the load's exact integral."`
+	Supply      string        `group:"Sensor" default:"5.1V" help:"Voltage of the boards' supply."`
+	Shunt       float64       `group:"Sensor" default:"0.1" help:"Shunt in ohm. 0.1 saturates at 1.64 A."`
+	GainError   float64       `group:"Sensor" default:"0" help:"Gain error of the shunt reading in ppm."`
+	OffsetError float64       `group:"Sensor" default:"0" help:"Offset error of the shunt reading in µV."`
+	Noise       float64       `group:"Sensor" default:"1" help:"Noise of a conversion in counts, rms."`
+	SensorError float64       `group:"Sensor" default:"0" help:"Probability that a conversion cannot be read."`
+	ClockDrift  float64       `group:"Sensor" default:"0" help:"Rate error of the meter's clock in ppm."`
+	SweepPeriod time.Duration `group:"Sensor" default:"2ms" help:"Time between two sweeps over all channels."`
+	SweepJitter time.Duration `group:"Sensor" default:"-1ns" help:"Random shift of each sweep, so that no load is in step with it; default a whole sweep period."`
+	ReportEvery time.Duration `group:"Sensor" default:"100ms" help:"Time between two reports."`
+	Seed        uint64        `group:"Sensor" help:"Makes noise and faults repeatable."`
+
+	Loss        float64       `group:"Faults" help:"Probability that a datagram is lost, each way."`
+	Duplicate   float64       `group:"Faults" help:"Probability that a datagram arrives twice."`
+	Reorder     float64       `group:"Faults" help:"Probability that a datagram is overtaken."`
+	Delay       time.Duration `group:"Faults" help:"Delay of each datagram."`
+	Jitter      time.Duration `group:"Faults" help:"Random further delay of each datagram."`
+	RebootEvery time.Duration `group:"Faults" help:"Cut the meter's power that often."`
+	RebootTakes time.Duration `group:"Faults" default:"1s" help:"How long the meter is away then."`
+
+	Announce  bool   `help:"Announce the meter on the local network (DNS-SD), so that wattctl meter discover finds it."`
+	Interface string `help:"Announce on this interface only."`
+}
+
+// options turns the flags into the simulator's.
+func (c simulateCmd) options(log *slog.Logger) (metersim.Options, error) {
+	var o metersim.Options
+	if c.SweepJitter < 0 {
+		c.SweepJitter = c.SweepPeriod
+	}
+	supply, err := energy.ParseVoltage(c.Supply)
+	if err != nil {
+		return o, usagef("--supply: %w", err)
+	}
+	if c.Channels < 1 || c.Channels > 12 {
+		return o, usagef("--channels=%d: a meter has 1 to 12", c.Channels)
+	}
+	o = metersim.Options{
+		Addr: c.Listen, Name: c.Name, SweepPeriod: c.SweepPeriod, SweepJitter: c.SweepJitter, ReportInterval: c.ReportEvery,
+		ClockDriftPPM: c.ClockDrift, Seed: c.Seed, RebootEvery: c.RebootEvery, RebootTakes: c.RebootTakes, Log: log,
+		Channels: make([]metersim.Channel, c.Channels),
+	}
+	for i := range o.Channels {
+		o.Channels[i] = metersim.Channel{
+			Number: uint32(i + 1), Name: "channel " + strconv.Itoa(i+1), Supply: supply, ShuntUohm: uint32(c.Shunt*1e6 + 0.5),
+			Ideal: c.Ideal, GainErrorPPM: c.GainError, OffsetUV: c.OffsetError, Noise: c.Noise, SensorError: c.SensorError,
+		}
+	}
+	for ch, program := range c.Load {
+		load, err := metersim.ParseLoad(program, func(name string) (io.ReadCloser, error) { return os.Open(name) })
+		if err != nil {
+			return o, usagef("--load %s: %w", ch, err)
+		}
+		n, err := strconv.Atoi(ch)
+		switch {
+		case ch == "*":
+			for i := range o.Channels {
+				if o.Channels[i].Load == nil {
+					o.Channels[i].Load = load
+				}
+			}
+		case err != nil || n < 1 || n > c.Channels:
+			return o, usagef("--load %s=…: no channel %s; there are 1 to %d", ch, ch, c.Channels)
+		default:
+			o.Channels[n-1].Load = load
+		}
+	}
+	return o, nil
+}
+
+// faults says whether the network is to be bad.
+func (c simulateCmd) faults() bool {
+	return c.Loss > 0 || c.Duplicate > 0 || c.Reorder > 0 || c.Delay > 0 || c.Jitter > 0
+}
+
+// Run serves a simulated meter until interrupted.
+func (c simulateCmd) Run(a *app) error {
+	log := slog.New(slog.NewTextHandler(a.stderr, nil))
+	o, err := c.options(log)
+	if err != nil {
+		return err
+	}
+	key, err := c.Key.key()
+	if err != nil {
+		return err
+	}
+	if key == nil {
+		if key, err = newKey(); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "No --psk-file was given; for this run the key is %s\n", key)
+	}
+	o.PSK = metersim.OneKey(c.Key.PSKIdentity, key)
+	if c.faults() {
+		o.Addr = "127.0.0.1:0" // the bad network is in front
+	}
+	sim, err := metersim.Listen(o)
+	if err != nil {
+		return usageError{err}
+	}
+	defer sim.Close() //nolint:errcheck // Run has closed it
+	g, ctx := errgroup.WithContext(a.ctx)
+	addr := sim.Addr()
+	var link *metersim.Link
+	if c.faults() {
+		link, err = metersim.ListenLink(metersim.LinkOptions{
+			Addr: c.Listen, Target: addr.String(), Loss: c.Loss, Duplicate: c.Duplicate, Reorder: c.Reorder, Delay: c.Delay,
+			Jitter: c.Jitter, Seed: c.Seed,
+		})
+		if err != nil {
+			return usageError{err}
+		}
+		addr = link.Addr()
+		g.Go(func() error { return link.Run(ctx) })
+	}
+	g.Go(func() error { return sim.Run(ctx) })
+	if c.Announce {
+		g.Go(func() error { return c.announce(ctx, addr) })
+	}
+	fmt.Fprintf(a.stdout, "Simulated meter %s with %d channels at coaps://%s\n", c.Name, c.Channels, addr)
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, ch := range o.Channels {
+		fmt.Fprintf(a.stdout, "channel %d drew %v\n", ch.Number, sim.Truth(ch.Number))
+	}
+	if link != nil {
+		s := link.Stats()
+		fmt.Fprintf(a.stdout, "network: %d datagrams passed, %d lost, %d doubled, %d overtaken\n", s.Forwarded, s.Dropped, s.Duplicated, s.Reordered)
+	}
+	return nil
+}
+
+// announce makes the meter known to wattctl meter discover.
+func (c simulateCmd) announce(ctx context.Context, addr *net.UDPAddr) error {
+	s := dnssd.Service{
+		Instance: c.Name, Port: uint16(addr.Port), Interface: c.Interface,
+		TXT: dnssd.Meter{ID: "sim:" + c.Name, Firmware: "simulator " + version, Channels: c.Channels}.TXT(),
+	}
+	if ip, ok := netip.AddrFromSlice(addr.IP); ok && !ip.IsUnspecified() {
+		s.Addrs = []netip.Addr{ip.Unmap()}
+	}
+	return dnssd.Announce(ctx, dnssd.MeterType, s)
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+)
+
+// defaultConfig is read if neither a file nor a meter is given.
+const defaultConfig = "/etc/wattlet/wattlet.yaml"
+
+// defaultState is where the totals are kept unless systemd or a flag names another place.
+const defaultState = "/var/lib/wattlet"
+
+// options is the command line, checked.
+type options struct {
+	nodes   []string // the agents this process is; the first is itself
+	sources []source
+
+	listen        []string
+	webConfig     string
+	systemdSocket bool
+
+	state         string
+	stateInterval time.Duration
+	tick          time.Duration
+	staleAfter    time.Duration
+	sysfsPeriod   time.Duration
+	pathSys       string
+	pathProc      string
+
+	metricsLegacy bool
+	legacyListen  string
+
+	once        bool
+	onceTimeout time.Duration
+	json        bool
+
+	log *slog.Logger
+}
+
+// list is a flag that may be given several times, or once with commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error {
+	*l = append(*l, strings.Split(s, ",")...)
+	return nil
+}
+
+// errDone ends the program without a fault: help or version was asked for and given.
+var errDone = errors.New("done")
+
+// parseFlags reads the command line and the files it names. env is os.Getenv.
+func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("wattlet", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var (
+		nodes, listen                            list
+		config, meterURL, pskIdentity, pskFile   string
+		supply, sysfs, device, rail, level, form string
+		channel                                  int
+		version                                  bool
+	)
+	fs.StringVar(&config, "config.file", "", "the cluster's `FILE`; default "+defaultConfig)
+	fs.Var(&nodes, "node", "`NAME` of the node this agent runs on; may be repeated to serve several; default NODE_NAME or the host name")
+	fs.StringVar(&meterURL, "meter.url", "", "without a file: `URL` of the node's meter, coaps://HOST or udp://HOST for the earlier firmware")
+	fs.StringVar(&pskIdentity, "meter.psk-identity", "wattlet", "without a file: `IDENTITY` of the key")
+	fs.StringVar(&pskFile, "meter.psk-file", "", "without a file: `FILE` with the key")
+	fs.IntVar(&channel, "meter.channel", 1, "without a file: `NUMBER` of the meter's channel the node is wired to")
+	fs.StringVar(&supply, "meter.supply-voltage", "", "without a file: `VOLTAGE` assumed for a meter that measures charge only, as 5.1V")
+	fs.StringVar(&sysfs, "sysfs", "", "without a file: `KIND` of the node's own sensor: hwmon, iio, powercap, battery")
+	fs.StringVar(&device, "sysfs.device", "", "`DEVICE` if there are several sensors of the kind")
+	fs.StringVar(&rail, "sysfs.rail", "", "`RAIL` if the sensor has several and none is the whole board's")
+	fs.DurationVar(&o.sysfsPeriod, "sysfs.period", 0, "time between two reads of the node's own sensor; default by its kind")
+	fs.Var(&listen, "web.listen-address", "`ADDRESS` to serve on, may be repeated; default 127.0.0.1:9780, :9780 for all addresses")
+	fs.StringVar(&o.webConfig, "web.config.file", "", "`FILE` with TLS and basic auth, as for every Prometheus exporter")
+	fs.BoolVar(&o.systemdSocket, "web.systemd-socket", false, "serve on the sockets systemd hands over")
+	fs.StringVar(&o.state, "state.directory", cmp.Or(env("STATE_DIRECTORY"), defaultState), "`DIRECTORY` that keeps the counters over restarts; empty for none")
+	fs.DurationVar(&o.stateInterval, "state.interval", 30*time.Second, "time between two saves")
+	fs.DurationVar(&o.tick, "tick", time.Second, "time between two snapshots, from 50ms")
+	fs.DurationVar(&o.staleAfter, "stale-after", 5*time.Second, "age of a reading at which power, current and voltage are left out")
+	fs.StringVar(&o.pathSys, "path.sys", "/sys", "`PATH` where sysfs is mounted")
+	fs.StringVar(&o.pathProc, "path.proc", "/proc", "`PATH` where procfs is mounted")
+	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
+	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
+	fs.BoolVar(&o.once, "once", false, "print one reading of each node and leave")
+	fs.DurationVar(&o.onceTimeout, "once.timeout", 30*time.Second, "longest wait of --once")
+	fs.BoolVar(&o.json, "json", false, "print JSON with --once")
+	fs.StringVar(&level, "log.level", "info", "debug, info, warn or error")
+	fs.StringVar(&form, "log.format", "logfmt", "logfmt or json")
+	fs.BoolVar(&version, "version", false, "print the version and leave")
+
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, "wattlet measures the energy of a node and serves it to Prometheus.\n\n"+
+			"  wattlet --config.file=cluster.yaml --node=raspberrypi\n"+
+			"  wattlet --meter.url=coaps://10.0.0.5 --meter.psk-file=bench-1.psk --meter.channel=5\n"+
+			"  wattlet --sysfs=powercap --once\n\n")
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
+		return nil, errDone
+	case err != nil:
+		return nil, usagef("%w; wattlet --help lists the flags", err)
+	case fs.NArg() > 0:
+		return nil, usagef("unexpected argument %q; wattlet --help lists the flags", fs.Arg(0))
+	case version:
+		fmt.Fprintln(stdout, "wattlet", buildVersion())
+		return nil, errDone
+	}
+
+	handler, err := logHandler(stderr, level, form)
+	if err != nil {
+		return nil, err
+	}
+	o.log = slog.New(handler)
+	switch {
+	case o.tick < 50*time.Millisecond || o.tick > time.Minute:
+		return nil, usagef("--tick=%v: it must be from 50ms to 1m", o.tick)
+	case o.staleAfter < o.tick:
+		return nil, usagef("--stale-after=%v: it must not be shorter than --tick=%v", o.staleAfter, o.tick)
+	case o.stateInterval < time.Second:
+		return nil, usagef("--state.interval=%v: it must be at least 1s", o.stateInterval)
+	}
+	if o.nodes = nodes; len(nodes) == 0 {
+		self := env("NODE_NAME")
+		if self == "" {
+			if self, err = os.Hostname(); err != nil {
+				return nil, usagef("the host's name: %w; give --node", err)
+			}
+		}
+		o.nodes = []string{self}
+	}
+	if o.listen = listen; len(listen) == 0 {
+		o.listen = []string{"127.0.0.1:9780"}
+	}
+	switch {
+	case meterURL == "" && sysfs == "":
+		o.sources, err = loadConfig(cmp.Or(config, defaultConfig), o.nodes)
+	case config != "":
+		err = usagef("--config.file and --meter.url or --sysfs exclude each other")
+	case len(o.nodes) > 1:
+		err = usagef("several --node need --config.file, which says what measures each")
+	default:
+		c := rawConfig{
+			Meters: map[string]rawMeter{},
+			Nodes:  map[string]rawNode{o.nodes[0]: {Sysfs: sysfs, Device: device, Rail: rail}},
+		}
+		if meterURL != "" {
+			m := rawMeter{URL: meterURL, PSKFile: pskFile, SupplyVoltage: supply}
+			if strings.HasPrefix(meterURL, "coaps:") {
+				m.PSKIdentity = pskIdentity
+			}
+			c.Meters["meter"] = m
+			c.Nodes[o.nodes[0]] = rawNode{Meter: "meter", Channel: channel, Sysfs: sysfs, Device: device, Rail: rail}
+		}
+		o.sources, err = c.sources("flags", o.nodes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if (o.metricsLegacy || o.legacyListen != "") && len(o.sources) != 1 {
+		return nil, usagef("--metrics.legacy and --legacy.listen-address serve one node, but here are %d", len(o.sources))
+	}
+	return o, nil
+}
+
+func logHandler(w io.Writer, level, form string) (slog.Handler, error) {
+	var lv slog.Level
+	if err := lv.UnmarshalText([]byte(level)); err != nil {
+		return nil, usagef("--log.level=%s: it must be debug, info, warn or error", level)
+	}
+	switch ho := (&slog.HandlerOptions{Level: lv}); form {
+	case "logfmt":
+		return slog.NewTextHandler(w, ho), nil
+	case "json":
+		return slog.NewJSONHandler(w, ho), nil
+	default:
+		return nil, usagef("--log.format=%s: it must be logfmt or json", form)
+	}
+}

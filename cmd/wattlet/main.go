@@ -1,0 +1,264 @@
+// Command wattlet is the node agent: it takes the node's energy from its meter, keeps its account, and serves it to
+// Prometheus.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wattlet/wattlet/internal/accounting"
+	"github.com/wattlet/wattlet/internal/exporter"
+	"github.com/wattlet/wattlet/internal/legacymeter"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func buildVersion() string { return version }
+
+func main() {
+	smallFootprint()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "wattlet:", oneLine(err))
+		if usage := (usageError{}); errors.As(err, &usage) {
+			os.Exit(2)
+		}
+		os.Exit(1)
+	}
+}
+
+// oneLine is an error's text without the line breaks that libraries put into theirs.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// smallFootprint suits the runtime to a small board, unless the environment says otherwise. The live heap is about 2 MB, so
+// that collecting more often costs little and the limit is a bound that is never near; one processor is enough for ten
+// thousands of reports a second and has one set of caches and stacks.
+func smallFootprint() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(12 << 20)
+	}
+}
+
+// run is the program: parse, make, serve until ctx ends.
+func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
+	o, err := parseFlags(args, env, stdout, stderr)
+	if errors.Is(err, errDone) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	a, err := newAgent(o)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	if o.once {
+		return a.once(ctx, stdout)
+	}
+	return a.run(ctx)
+}
+
+// agent is the whole program as a value:
+//
+//	meters ──Run──► ledger ──Snapshot──► handler ──► listeners
+//	                  │ └───────Last───► responder (earlier exporter)
+//	                store
+//
+// newAgent binds sockets and opens files, so that a bad configuration fails before anything runs.
+type agent struct {
+	o         *options
+	meters    map[string]accounting.Meter
+	store     *accounting.Store
+	ledger    *accounting.Ledger
+	listeners []net.Listener
+	responder *legacymeter.Responder
+	server    *http.Server
+	closers   []io.Closer
+}
+
+func newAgent(o *options) (_ *agent, err error) {
+	a := &agent{o: o, meters: map[string]accounting.Meter{}}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	now := time.Now
+	if o.state != "" && !o.once {
+		boot, err := bootID(o.pathProc)
+		if err != nil {
+			return nil, err
+		}
+		if a.store, err = accounting.OpenStore(o.state, boot, uptime); err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, a.store)
+	}
+	nodes := make([]accounting.NodeConfig, 0, len(o.sources))
+	for _, s := range o.sources {
+		nodes = append(nodes, accounting.NodeConfig{Name: s.node, Meter: s.name, Channel: s.channel})
+	}
+	if a.ledger, err = accounting.New(accounting.Config{
+		Nodes: nodes, Tick: o.tick, StaleAfter: o.staleAfter, Store: a.store, SaveEvery: o.stateInterval, Logger: o.log, Now: now,
+	}); err != nil {
+		return nil, err
+	}
+	for _, s := range o.sources {
+		if _, there := a.meters[s.name]; there {
+			continue
+		}
+		m, err := a.open(s)
+		if err != nil {
+			return nil, err
+		}
+		a.meters[s.name] = m
+		a.ledger.AddMeter(s.name, m)
+	}
+	if o.once {
+		return a, nil
+	}
+	if err := a.listen(); err != nil {
+		return nil, err
+	}
+	handler, err := exporter.NewHandler(exporter.Config{
+		Snapshot: a.ledger.Snapshot, Self: o.nodes[0], Version: buildVersion(), Legacy: o.metricsLegacy, Tick: o.tick, Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.server = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	return a, nil
+}
+
+// listen binds everything that others connect to.
+func (a *agent) listen() error {
+	if a.o.webConfig != "" {
+		if err := web.Validate(a.o.webConfig); err != nil {
+			return usagef("--web.config.file: %w", err)
+		}
+	}
+	if a.o.systemdSocket {
+		ls, err := activation.Listeners()
+		if err != nil || len(ls) == 0 {
+			return usagef("--web.systemd-socket: systemd handed over no socket; start wattlet by its socket unit (%v)", err)
+		}
+		a.listeners = ls
+	} else {
+		for _, addr := range a.o.listen {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return fmt.Errorf("serve metrics: %w; choose another --web.listen-address", err)
+			}
+			a.listeners = append(a.listeners, l)
+		}
+	}
+	for _, l := range a.listeners {
+		a.closers = append(a.closers, l)
+	}
+	if a.o.legacyListen == "" {
+		return nil
+	}
+	s := a.o.sources[0]
+	var err error
+	a.responder, err = legacymeter.NewResponder(legacymeter.ResponderConfig{
+		Address: a.o.legacyListen, Logger: a.o.log,
+		Last: func() (legacymeter.Message, bool) {
+			r, ok := a.ledger.Last(s.name, s.channel)
+			return legacymeter.FromReading(r), ok
+		},
+	})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.responder)
+	return nil
+}
+
+// run serves until ctx ends or a part fails; then all end.
+func (a *agent) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.ledger.Run(ctx) })
+	for name, m := range a.meters {
+		g.Go(func() error { return m.Run(ctx, a.ledger.Sink(name)) })
+	}
+	if a.responder != nil {
+		g.Go(func() error { return a.responder.Run(ctx) })
+	}
+	g.Go(func() error {
+		systemd := false // the listeners are bound already
+		err := web.ServeMultiple(a.listeners, a.server, &web.FlagConfig{
+			WebListenAddresses: &a.o.listen, WebSystemdSocket: &systemd, WebConfigFile: &a.o.webConfig,
+		}, a.o.log)
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve metrics: %w", err)
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // no systemd is no fault
+		// A scrape that runs may end; a connection that somebody holds open may not hold us, and is no fault.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := a.server.Shutdown(grace); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		return a.server.Close()
+	})
+	g.Go(func() error { return a.keepAlive(ctx) })
+	for _, l := range a.listeners {
+		a.o.log.Info("serving", "address", l.Addr(), "nodes", len(a.o.sources), "version", buildVersion())
+	}
+	return g.Wait()
+}
+
+// keepAlive tells systemd that the agent is up, and goes on telling while snapshots are made, if its watchdog wants it.
+func (a *agent) keepAlive(ctx context.Context) error {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return nil
+	}
+	tick := time.NewTicker(every / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			if now.Sub(a.ledger.Snapshot().Time) < every/2+a.o.tick {
+				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			}
+		}
+	}
+}
+
+func (a *agent) close() {
+	for _, c := range a.closers {
+		_ = c.Close() // what the server closed already says so again
+	}
+}

@@ -1,0 +1,261 @@
+// Package accounting keeps each node's account: it folds readings of meters into totals that only grow, and publishes one
+// immutable snapshot a tick, which exporter, API and trace all read.
+package accounting
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wattlet/wattlet/internal/energy"
+)
+
+// Meter is a source of readings: a Wattlet meter, a sensor of the board itself, or a board with the earlier firmware.
+type Meter interface {
+	// Run delivers readings of all channels to sink until ctx ends. It reconnects by itself.
+	Run(ctx context.Context, sink func(channel int, r energy.Reading)) error
+	// Status may be called at any time.
+	Status() energy.Status
+}
+
+// NodeConfig says which channel of which meter measures a node.
+type NodeConfig struct {
+	Name    string
+	Meter   string
+	Channel int
+}
+
+// Config is what a Ledger is made of.
+type Config struct {
+	Nodes []NodeConfig
+	// Tick is the time between two snapshots.
+	Tick time.Duration
+	// StaleAfter is the age at which a reading's means are no longer published. Totals stay.
+	StaleAfter time.Duration
+	// Store keeps the totals over restarts; nil for none.
+	Store *Store
+	// SaveEvery is the time between two saves; a save also ends Run.
+	SaveEvery time.Duration
+	Logger    *slog.Logger
+	// Now is the wall clock with a monotonic reading.
+	Now func() time.Time
+}
+
+// Ledger holds the accounts of all nodes of this agent.
+type Ledger struct {
+	cfg      Config
+	snapshot atomic.Pointer[Snapshot]
+
+	mu     sync.Mutex
+	meters map[string]Meter
+	nodes  []*node
+	errors map[string]uint64
+	// failing keeps the log to changes of state.
+	failing bool
+}
+
+// node is an account with what a snapshot needs beside it.
+type node struct {
+	NodeConfig
+	account
+	// tick is the reading at the last tick, to which the means of the snapshot reach back.
+	tick energy.Reading
+}
+
+// New returns a ledger with the accounts restored from the store and the first snapshot published.
+func New(cfg Config) (*Ledger, error) {
+	l := &Ledger{cfg: cfg, meters: map[string]Meter{}, errors: map[string]uint64{}}
+	now := cfg.Now()
+	var state State
+	if cfg.Store != nil {
+		var err error
+		state, err = cfg.Store.Load(now)
+		if aside := (*SetAsideError)(nil); errors.As(err, &aside) {
+			cfg.Logger.Warn("counters begin at zero", "err", aside)
+			l.errors["state"]++
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	for _, nc := range cfg.Nodes {
+		n := &node{NodeConfig: nc, account: account{start: now}}
+		if s, ok := state.Nodes[nc.Name]; ok {
+			n.restore(s, state.Clean)
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	l.publish(now)
+	return l, nil
+}
+
+// AddMeter makes a meter's health part of the snapshots. It is apart from New because some meters need the last reading of
+// their own past run to be made.
+func (l *Ledger) AddMeter(name string, m Meter) {
+	l.mu.Lock()
+	l.meters[name] = m
+	l.mu.Unlock()
+	l.publish(l.cfg.Now())
+}
+
+// restore continues a saved account. One that another channel measured goes on from its totals alone.
+func (n *node) restore(s NodeState, clean bool) {
+	n.sum, n.past, n.restored, n.clean = s.Totals, s.PastEpochs, true, clean
+	n.last, n.start = s.Last, s.Last.Host
+	if s.Meter != n.Meter || s.Channel != n.Channel {
+		n.last = energy.Reading{}
+		if !clean {
+			n.reset()
+		}
+		n.restored = false
+	}
+}
+
+// Last returns the last reading known of a meter's channel, from this run or the saved state; for sources whose own restart
+// depends on it.
+func (l *Ledger) Last(meter string, channel int) (energy.Reading, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.nodes {
+		if n.Meter == meter && n.Channel == channel && n.last.Epoch != 0 {
+			return n.last, true
+		}
+	}
+	return energy.Reading{}, false
+}
+
+// Sink returns the function that takes in the readings of a meter.
+func (l *Ledger) Sink(meter string) func(channel int, r energy.Reading) {
+	return func(channel int, r energy.Reading) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, n := range l.nodes {
+			if n.Meter == meter && n.Channel == channel {
+				before := n.resets
+				n.observe(r)
+				if n.resets != before {
+					l.cfg.Logger.Warn("counters begin at zero again: the agent did not end in order and its saved totals are too old",
+						"node", n.Name)
+				}
+			}
+		}
+	}
+}
+
+// Count counts an error of a source that is not a meter.
+func (l *Ledger) Count(source string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errors[source]++
+}
+
+// Run publishes a snapshot each tick and saves the totals now and then, and once more at the end.
+func (l *Ledger) Run(ctx context.Context) error {
+	tick := time.NewTicker(l.cfg.Tick)
+	defer tick.Stop()
+	lastSave := l.cfg.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			l.save(true)
+			return nil
+		case <-tick.C:
+			now := l.cfg.Now()
+			l.publish(now)
+			if now.Sub(lastSave) >= l.cfg.SaveEvery {
+				lastSave = now
+				l.save(false)
+			}
+		}
+	}
+}
+
+// save writes the totals; clean says that nothing newer will be published by this process.
+func (l *Ledger) save(clean bool) {
+	if l.cfg.Store == nil {
+		return
+	}
+	if clean {
+		l.publish(l.cfg.Now())
+	}
+	l.mu.Lock()
+	state := State{Clean: clean, Nodes: map[string]NodeState{}}
+	for _, n := range l.nodes {
+		if n.restored { // nothing came since the start: the saved words stand, and so does their being clean or not
+			state.Clean = state.Clean && n.clean
+		}
+		last := n.last
+		if last.Epoch == 0 {
+			last.Host = n.start // from here on nobody measured
+		}
+		state.Nodes[n.Name] = NodeState{
+			Meter: n.Meter, Channel: n.Channel, Totals: n.sum, Last: last, PastEpochs: slices.Clone(n.past),
+		}
+	}
+	l.mu.Unlock()
+	err := l.cfg.Store.Save(state, l.cfg.Now())
+	switch {
+	case err != nil:
+		l.Count("state")
+		if !l.failing {
+			l.cfg.Logger.Error("the totals cannot be saved; after a restart they would begin at the last save", "err", err)
+		}
+	case l.failing:
+		l.cfg.Logger.Info("the totals are saved again")
+	}
+	l.failing = err != nil
+}
+
+// Snapshot returns the newest snapshot; never nil.
+func (l *Ledger) Snapshot() *Snapshot { return l.snapshot.Load() }
+
+func (l *Ledger) publish(now time.Time) {
+	s := &Snapshot{Time: now}
+	l.mu.Lock()
+	meters := maps.Clone(l.meters)
+	l.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(meters)) { // without the lock: a meter may wait for its sink
+		s.Meters = append(s.Meters, Source{Name: name, Status: meters[name].Status()})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.nodes {
+		s.Nodes = append(s.Nodes, n.publish(now, l.cfg.StaleAfter))
+	}
+	s.Errors = maps.Clone(l.errors)
+	l.snapshot.Store(s)
+}
+
+// publish returns the node's part of a snapshot and moves the start of the next means.
+func (n *node) publish(now time.Time, staleAfter time.Duration) Node {
+	out := Node{
+		Name: n.Name, Meter: n.Meter, Channel: n.Channel, Known: n.known(),
+		Energy: n.sum.EnergyMark, Charge: n.sum.ChargeMark, Unmeasured: n.sum.Unmeasured,
+		Samples: n.sum.Samples, Saturated: n.sum.Saturated, SensorErrors: n.sum.SensorErrors,
+	}
+	r := n.last
+	if r.Epoch == 0 || n.restored {
+		return out
+	}
+	out.At, out.SourceEpoch, out.SourceAt, out.Estimated, out.EnergyOnly = r.Host, r.Epoch, r.At, r.Estimated, r.EnergyOnly
+	if now.Sub(r.Host) > staleAfter {
+		n.tick = r
+		return out
+	}
+	out.Fresh = true
+	out.Power, out.Voltage, out.Current = r.Power, r.Voltage, r.Current
+	// Over the whole tick where it can be had: one report of 100 ms stands for little.
+	if d := r.At - n.tick.At; n.tick.Epoch == r.Epoch && d > 0 {
+		out.Power = (r.Energy - n.tick.Energy).Over(d)
+		out.Current = (r.Charge - n.tick.Charge).Over(d)
+		out.Interval = d
+	} else {
+		out.Interval = r.Interval
+	}
+	n.tick = r
+	return out
+}

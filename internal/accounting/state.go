@@ -1,0 +1,155 @@
+package accounting
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wattlet/wattlet/internal/energy"
+)
+
+// State is what outlives the process.
+type State struct {
+	// Version is stateVersion.
+	Version int `json:"version"`
+	// Clean is true if the process that wrote it published nothing afterwards.
+	Clean bool `json:"clean"`
+	// HostBoot is the boot id of the host that wrote it.
+	HostBoot string               `json:"host_boot"`
+	Nodes    map[string]NodeState `json:"nodes"`
+}
+
+// NodeState is one saved account.
+type NodeState struct {
+	Meter   string         `json:"meter"`
+	Channel int            `json:"channel"`
+	Totals  totals         `json:"totals"`
+	Last    energy.Reading `json:"last"`
+	// LastUptime dates the last reading on the host's boot clock, which no time server steps.
+	LastUptime time.Duration `json:"last_uptime_ns"`
+	PastEpochs []uint64      `json:"past_epochs,omitempty"`
+}
+
+const stateVersion = 1
+
+// Store keeps the state in a directory that one agent at a time may use.
+type Store struct {
+	dir    string
+	lock   *os.File
+	boot   string
+	uptime func() time.Duration
+}
+
+// OpenStore takes the directory, making it if need be. boot is the host's boot id, uptime its time since boot.
+func OpenStore(dir, boot string, uptime func() time.Duration) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --state.directory, or none with --state.directory=", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w; choose another with --state.directory, or none with --state.directory=", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(
+			fmt.Errorf("state directory %s: another wattlet uses it (%w); give each its own --state.directory", dir, err), lock.Close())
+	}
+	return &Store{dir: dir, lock: lock, boot: boot, uptime: uptime}, nil
+}
+
+// Close gives the directory free.
+func (s *Store) Close() error { return s.lock.Close() }
+
+func (s *Store) path() string { return filepath.Join(s.dir, "state.json") }
+
+// Load reads the state; none is an empty one. What cannot be read is set aside, never overwritten.
+func (s *Store) Load(now time.Time) (State, error) {
+	b, err := os.ReadFile(s.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, nil
+	} else if err != nil {
+		return State{}, fmt.Errorf("saved totals: %w", err)
+	}
+	st, err := parseState(b)
+	if err != nil {
+		aside := s.path() + now.UTC().Format(".20060102T150405Z.bad")
+		if rerr := os.Rename(s.path(), aside); rerr != nil {
+			return State{}, fmt.Errorf("saved totals %s: %w, and it cannot be set aside: %w", s.path(), err, rerr)
+		}
+		return State{}, &SetAsideError{Path: aside, Err: err}
+	}
+	if st.HostBoot == s.boot {
+		for name, n := range st.Nodes {
+			n.Last.Host = now.Add(n.LastUptime - s.uptime())
+			st.Nodes[name] = n
+		}
+	}
+	return st, nil
+}
+
+// parseState reads a state file.
+func parseState(b []byte) (State, error) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	var st State
+	if err := dec.Decode(&st); err != nil {
+		return State{}, err
+	}
+	if st.Version != stateVersion {
+		return State{}, fmt.Errorf("version %d, this wattlet knows %d", st.Version, stateVersion)
+	}
+	for name, n := range st.Nodes {
+		if n.Totals.EnergyMark < n.Totals.Energy || n.Totals.ChargeMark < n.Totals.Charge || n.Totals.Unmeasured < 0 {
+			return State{}, fmt.Errorf("node %s: totals contradict each other", name)
+		}
+	}
+	return st, nil
+}
+
+// Save writes the state so that after a crash at any instant either the old or the new one is there.
+func (s *Store) Save(st State, now time.Time) error {
+	st.Version, st.HostBoot = stateVersion, s.boot
+	for name, n := range st.Nodes {
+		n.LastUptime = s.uptime() - now.Sub(n.Last.Host)
+		st.Nodes[name] = n
+	}
+	b, err := json.MarshalIndent(st, "", " ")
+	if err != nil {
+		return fmt.Errorf("save totals: %w", err)
+	}
+	tmp := s.path() + ".new"
+	if err := writeSynced(tmp, b); err != nil {
+		return fmt.Errorf("save totals: %w", err)
+	}
+	if err := os.Rename(tmp, s.path()); err != nil {
+		return fmt.Errorf("save totals: %w", err)
+	}
+	return nil
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// SetAsideError says that the saved totals could not be used and where they are now.
+type SetAsideError struct {
+	Path string
+	Err  error
+}
+
+func (e *SetAsideError) Error() string {
+	return fmt.Sprintf("saved totals cannot be used (%v) and were set aside as %s", e.Err, e.Path)
+}
+
+func (e *SetAsideError) Unwrap() error { return e.Err }

@@ -1,0 +1,132 @@
+package wire_test
+
+import (
+	"encoding/hex"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wattlet/wattlet/internal/wire"
+	"github.com/wattlet/wattlet/internal/wire/meterpb"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+const goldenDir = "../../proto/meter/v1/testdata"
+
+// goldenMessages are the messages behind the golden datagrams. Every field is set in one of them; signed values take both
+// signs, sizes sit at the edges of varints.
+func goldenMessages() map[string]proto.Message {
+	w := wire.NewBatchWriter([]uint32{1, 6}, 2000)
+	w.Add([]int32{1250, -3}, []bool{true, true})
+	w.Add([]int32{1313, -66}, []bool{true, true})
+	w.Add([]int32{1250, 0}, []bool{false, true})
+	w.Add([]int32{-4096, 4095}, []bool{true, true})
+	batch := w.Close()
+	return map[string]proto.Message{
+		"identity": &meterpb.Identity{
+			BootId: 0x12345678, WireRevision: 1, Name: "bench-1", Serial: "24:6f:28:aa:bb:cc", Hardware: "esp32-2xina3221",
+			FirmwareVersion: "0.1.0", TUs: 123_456_789,
+			Channels: []*meterpb.ChannelInfo{
+				{Channel: 1, Name: "raspberrypi", ShuntUohm: 100_000, GainPpm: -1200, OffsetNv: 8000, CountNv: 40_000, FullScaleCounts: 4095},
+				{Channel: 6, Name: "jetson-nano", ShuntUohm: 20_000, GainPpm: 350, OffsetNv: -40_000, CountNv: 40_000, FullScaleCounts: 4095},
+			},
+			Sampling: &meterpb.Sampling{
+				SweepPeriodUs: 2000, ShuntConversionUs: 332, BusConversionUs: 332, Averaging: 1, ReportIntervalUs: 100_000, RingUs: 10_000_000,
+			},
+			Capabilities: []meterpb.Capability{meterpb.Capability_CAPABILITY_SAMPLES, meterpb.Capability_CAPABILITY_TIME},
+			MaxObservers: 32,
+		},
+		"report": &meterpb.Report{
+			BootId: 0x12345678, Seq: 7, TUs: 700_000, IntervalUs: 100_000, Sweeps: 350, Batch: batch,
+			Channels: []*meterpb.ChannelReport{
+				{
+					Channel: 1, EnergyUj: 3_500_000, ChargeUc: 700_000, SensorErrors: 1, UnmeasuredUs: 2000,
+					PowerUw: 5_000_000, VoltageUv: 5_000_000, CurrentUa: 1_000_000,
+					PowerDropUw: 127, PowerRiseUw: 128, VoltageDropUv: 8000, VoltageRiseUv: 16_000,
+				},
+				{Channel: 6, EnergyUj: -64, ChargeUc: -65, Saturated: 3, PowerUw: -1, VoltageUv: -8000, CurrentUa: -2},
+			},
+		},
+		"report-idle": &meterpb.Report{
+			BootId: 1, Seq: 1, TUs: 100_000, IntervalUs: 100_000, Channels: []*meterpb.ChannelReport{{Channel: 3}},
+		},
+		"samples":       &meterpb.SampleList{BootId: 0x12345678, Batches: []*meterpb.PastBatch{{Seq: 7, TUs: 700_000, Sweeps: 350, Batch: batch}}, Next: 8},
+		"samples-empty": &meterpb.SampleList{BootId: 0x12345678, Next: 9},
+		"time":          &meterpb.Time{BootId: 0x12345678, ReceivedUs: 1_000_000, SentUs: 1_000_250},
+		"error":         &meterpb.Error{Code: meterpb.Error_CODE_BUSY, Message: "32 observers, no place left", RetryAfterMs: 5000},
+	}
+}
+
+// TestGolden holds the wire still: other implementations, and agents in the field, read these very bytes.
+func TestGolden(t *testing.T) {
+	for name, m := range goldenMessages() {
+		t.Run(name, func(t *testing.T) {
+			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			j, err := wire.JSON(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".hex", hexLines(b))
+			golden(t, name+".json", string(j)+"\n")
+
+			// What other implementations wrote must come back as the same message.
+			raw, err := os.ReadFile(filepath.Join(goldenDir, name+".hex"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dec, err := hex.DecodeString(strings.Join(strings.Fields(string(raw)), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := m.ProtoReflect().New().Interface()
+			if err := proto.Unmarshal(dec, back); err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(back, m) {
+				t.Errorf("read back %v\nwant      %v", back, m)
+			}
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join(goldenDir, name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs\ngot:\n%s\nwant:\n%s", name, got, want)
+	}
+}
+
+// hexLines renders bytes as 16 pairs a line, which C and people can read.
+func hexLines(b []byte) string {
+	var sb strings.Builder
+	for i, c := range b {
+		switch {
+		case i > 0 && i%16 == 0:
+			sb.WriteByte('\n')
+		case i > 0:
+			sb.WriteByte(' ')
+		}
+		sb.WriteString(hex.EncodeToString([]byte{c}))
+	}
+	sb.WriteByte('\n')
+	return sb.String()
+}
