@@ -33,6 +33,9 @@ var rooms = map[string]room{
 	"internal/energy": {
 		why: "quantities are what all others speak in, so they depend on nobody",
 	},
+	"internal/hostclock": {
+		why: "it reads two clocks of the kernel and knows nothing to date",
+	},
 	"internal/wire/meterpb": {
 		why: "generated; it knows bytes, and no meaning",
 	},
@@ -41,7 +44,7 @@ var rooms = map[string]room{
 		why: "it turns datagrams into readings and back; sockets, keys and clocks belong to meter and metersim",
 	},
 	"internal/meter": {
-		may: []string{"internal/energy", "internal/wire", "internal/wire/meterpb"},
+		may: []string{"internal/energy", "internal/hostclock", "internal/wire", "internal/wire/meterpb"},
 		why: "it knows one meter; whose energy it was is accounting's business, and metersim is its peer over the network only",
 	},
 	"internal/metersim": {
@@ -49,7 +52,7 @@ var rooms = map[string]room{
 		why: "it stands for the firmware, which shares the wire with the agent and no code",
 	},
 	"internal/sysfsmeter": {
-		may: []string{"internal/energy"},
+		may: []string{"internal/energy", "internal/hostclock"},
 		why: "it knows the kernel's sensor files; siblings reach each other through accounting",
 	},
 	"internal/legacymeter": {

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
-	"os"
 
 	"github.com/wattlet/wattlet/internal/meter"
 )
@@ -20,13 +18,9 @@ func (k keyFlags) key() ([]byte, error) {
 	if k.PSKFile == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(k.PSKFile)
+	key, err := meter.ReadKey(k.PSKFile)
 	if err != nil {
-		return nil, usagef("--psk-file: %w; wattctl meter provision makes one", err)
-	}
-	key := bytes.TrimRight(b, "\r\n")
-	if len(key) < 16 || len(key) > 64 {
-		return nil, usagef("--psk-file %s: %d bytes of key; it must have 16 to 64", k.PSKFile, len(key))
+		return nil, usageError{err}
 	}
 	return key, nil
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/meter"
 	"github.com/wattlet/wattlet/internal/wire"
@@ -39,7 +37,7 @@ func (c readCmd) Run(a *app) error {
 	p := &reportPrinter{readCmd: c, out: a.stdout, stop: func() { stop(nil) }, heard: make(chan struct{}, 1)}
 	cfg := meter.Config{
 		Endpoint: ep, Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Now: time.Now, Uptime: uptime, OnReport: p.report,
+		OnReport: p.report,
 	}
 	if c.Samples {
 		cfg.OnBatch = p.batch
@@ -188,11 +186,4 @@ func (p *reportPrinter) write(format string, args ...any) {
 	if _, err := fmt.Fprintf(p.out, format, args...); err != nil {
 		p.fail(fmt.Errorf("write: %w", err))
 	}
-}
-
-// uptime is the host's time since boot, suspension included (clock_gettime(2), CLOCK_BOOTTIME).
-func uptime() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail: the clock exists since Linux 2.6.39
-	return time.Duration(ts.Nano())
 }

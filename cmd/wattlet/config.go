@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/meter"
 )
 
 // usageError is a fault of the command line or the configuration: exit status 2.
@@ -184,7 +185,7 @@ func (c rawConfig) sources(path string, agents []string) ([]source, error) {
 			if !filepath.IsAbs(file) {
 				file = filepath.Join(filepath.Dir(path), file)
 			}
-			key, err := readKey(file)
+			key, err := meter.ReadKey(file)
 			if err != nil {
 				return nil, usagef("%s:%d: meter %s: %w", path, m.line, c.Nodes[out[i].node].Meter, err)
 			}
@@ -252,17 +253,4 @@ func (n rawNode) source(name string, meters map[string]rawMeter) (source, error)
 		s.supplyVoltage, _ = energy.ParseVoltage(m.SupplyVoltage) // checked before
 	}
 	return s, nil
-}
-
-// readKey reads a pre-shared key: the bytes of the file without a newline at its end.
-func readKey(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("psk_file: %w; wattctl meter provision makes one", err)
-	}
-	key := bytes.TrimRight(b, "\r\n")
-	if len(key) < 16 || len(key) > 64 {
-		return nil, fmt.Errorf("psk_file %s: %d bytes of key; it must have 16 to 64; wattctl meter provision makes one", path, len(key))
-	}
-	return key, nil
 }

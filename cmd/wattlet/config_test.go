@@ -76,6 +76,28 @@ func TestTheNodePicksItself(t *testing.T) {
 	}
 }
 
+// The sample that ships is one that works.
+func TestSampleFile(t *testing.T) {
+	const path = "../../deploy/systemd/wattlet.yaml"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseConfig(path, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for agent, nodes := range map[string]int{"nas": 1, "orin": 1, "pynq": 1} {
+		if got, err := c.sources(path, []string{agent}); err != nil || len(got) != nodes {
+			t.Errorf("%s serves %v, %v", agent, got, err)
+		}
+	}
+	// Its key is not there, which must be the only fault.
+	if _, err := c.sources(path, []string{"raspberrypi"}); err == nil || !strings.Contains(err.Error(), "wattlet.yaml:6: meter bench-1: psk_file: open ../../deploy/systemd/psk/bench-1") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // Every fault is one line with the file and the line, and exit status 2.
 func TestFaultsOfTheClusterFile(t *testing.T) {
 	for name, tc := range map[string]struct{ old, new, line, want string }{

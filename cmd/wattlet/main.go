@@ -24,6 +24,7 @@ import (
 
 	"github.com/wattlet/wattlet/internal/accounting"
 	"github.com/wattlet/wattlet/internal/exporter"
+	"github.com/wattlet/wattlet/internal/hostclock"
 	"github.com/wattlet/wattlet/internal/legacymeter"
 )
 
@@ -109,11 +110,11 @@ func newAgent(o *options) (_ *agent, err error) {
 	}()
 	now := time.Now
 	if o.state != "" && !o.once {
-		boot, err := bootID(o.pathProc)
+		boot, err := hostclock.BootID(o.pathProc)
 		if err != nil {
-			return nil, err
+			return nil, usagef("%w; is procfs mounted at --path.proc?", err)
 		}
-		if a.store, err = accounting.OpenStore(o.state, boot, uptime); err != nil {
+		if a.store, err = accounting.OpenStore(o.state, boot, hostclock.Uptime); err != nil {
 			return nil, err
 		}
 		a.closers = append(a.closers, a.store)

@@ -3,12 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/wattlet/wattlet/internal/accounting"
 	"github.com/wattlet/wattlet/internal/energy"
@@ -28,7 +23,7 @@ func (a *agent) open(s source) (accounting.Meter, error) {
 		}
 		m, err := meter.New(meter.Config{
 			Endpoint: meter.Endpoint{URL: s.url, Identity: s.pskIdentity, Key: s.key},
-			Logger:   a.o.log, Now: time.Now, Uptime: uptime, Handshake: handshake,
+			Logger:   a.o.log, Handshake: handshake,
 		})
 		if err != nil {
 			return nil, usagef("node %s: %w", s.node, err)
@@ -49,7 +44,7 @@ func (a *agent) open(s source) (accounting.Meter, error) {
 	case "sysfs":
 		m, err := sysfsmeter.Open(sysfsmeter.Config{
 			Root: a.o.pathSys, ProcRoot: a.o.pathProc, Kind: s.sysfs, Device: s.device, Rail: s.rail,
-			Period: a.o.sysfsPeriod, Resume: resume, Uptime: uptime, Logger: a.o.log,
+			Period: a.o.sysfsPeriod, Resume: resume, Logger: a.o.log,
 		})
 		if err != nil {
 			return nil, usagef("node %s: %w", s.node, err)
@@ -59,21 +54,4 @@ func (a *agent) open(s source) (accounting.Meter, error) {
 	default:
 		return nil, fmt.Errorf("node %s: no source of kind %q", s.node, s.kind)
 	}
-}
-
-// bootID names this boot of the host (random(4), /proc/sys/kernel/random/boot_id).
-func bootID(proc string) (string, error) {
-	path := filepath.Join(proc, "sys/kernel/random/boot_id")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", usagef("the kernel's boot id: %w; is procfs mounted at --path.proc?", err)
-	}
-	return strings.TrimSpace(string(b)), nil
-}
-
-// uptime is the host's time since boot, suspension included (clock_gettime(2), CLOCK_BOOTTIME).
-func uptime() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail: the clock exists since Linux 2.6.39
-	return time.Duration(ts.Nano())
 }

@@ -37,6 +37,7 @@ type bench struct {
 
 // newBench starts a source of channel 6 that ends with the test.
 func newBench(t *testing.T, change func(*Config)) *bench {
+	t.Helper()
 	b := &bench{t: t, net: &memNet{}}
 	cfg := Config{Address: boardAddr, Channel: 6, SupplyVoltage: 5 * energy.Volt}
 	if change != nil {
@@ -168,8 +169,8 @@ func TestSourceAsksAgain(t *testing.T) {
 			t.Errorf("status %+v", st)
 		}
 		requests := b.net.requests(boardAddr)
-		for i, least := range []time.Duration{10, 20, 40, 80, 160, 300, 300, 300} {
-			least *= time.Second
+		for i, seconds := range []int{10, 20, 40, 80, 160, 300, 300, 300} {
+			least := time.Duration(seconds) * time.Second
 			if gap := requests[i+1].at.Sub(requests[i].at); gap < least || gap > least*5/4+lastLook {
 				t.Errorf("request %d came after %v, want %v and up to a quarter more", i+1, gap, least)
 			}

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/meter"
 	"github.com/wattlet/wattlet/internal/metersim"
@@ -20,18 +18,10 @@ import (
 
 var key = []byte("0123456789abcdef")
 
-func uptime() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err)
-	}
-	return time.Duration(ts.Nano())
-}
-
 // background runs a part of the test's world until the test ends, and waits for its end.
 func background(t *testing.T, run func(context.Context) error) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	var once sync.Once
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()
@@ -93,7 +83,7 @@ func collect(t *testing.T, url string, edit func(*meter.Config, *collector)) *co
 	c := &collector{readings: map[int][]energy.Reading{}, samples: map[uint32]map[uint64]int32{}}
 	cfg := meter.Config{
 		Endpoint: meter.Endpoint{URL: url, Identity: "wattlet", Key: key},
-		Logger:   slog.New(slog.DiscardHandler), Now: time.Now, Uptime: uptime,
+		Logger:   slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {
 		edit(&cfg, c)

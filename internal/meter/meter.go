@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/hostclock"
 	"github.com/wattlet/wattlet/internal/wire"
 	"github.com/wattlet/wattlet/internal/wire/meterpb"
 )
@@ -43,7 +44,8 @@ const (
 type Config struct {
 	Endpoint
 	Logger *slog.Logger
-	// Now is the wall clock with a monotonic reading; Uptime the host's time since boot, suspension included.
+	// Now is the wall clock with a monotonic reading; nil means time.Now. Uptime is the host's time since boot, suspension
+	// included; nil means hostclock.Uptime.
 	Now    func() time.Time
 	Uptime func() time.Duration
 
@@ -73,6 +75,12 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	if _, _, err := cfg.address(); err != nil {
 		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Uptime == nil {
+		cfg.Uptime = hostclock.Uptime
 	}
 	if cfg.Handshake == 0 {
 		cfg.Handshake = handshakeTimeout

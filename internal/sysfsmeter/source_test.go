@@ -441,13 +441,6 @@ func TestAllocs(t *testing.T) {
 	}
 }
 
-func TestBootTime(t *testing.T) {
-	a := bootTime()
-	if b := bootTime(); a <= 0 || b < a {
-		t.Errorf("%v, then %v since boot", a, b)
-	}
-}
-
 func BenchmarkRead(b *testing.B) {
 	for _, tc := range []struct{ board, kind string }{{"raspberrypi-ina3221", "hwmon"}, {"nuc-rapl", "powercap"}} {
 		b.Run(tc.board, func(b *testing.B) {

@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"github.com/wattlet/wattlet/internal/energy"
-	"golang.org/x/sys/unix"
+	"github.com/wattlet/wattlet/internal/hostclock"
 )
 
 // Config says what to read and how. Kind and Root are needed; the rest has defaults.
@@ -73,14 +73,6 @@ const (
 	retryOpen     = time.Second // between two searches for a device that is gone
 )
 
-// bootTime returns CLOCK_BOOTTIME (clock_gettime(2)).
-func bootTime() time.Duration {
-	var ts unix.Timespec
-	// The clock exists since Linux 2.6.39; the call cannot fail with valid arguments.
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return time.Duration(ts.Nano())
-}
-
 // Source is one rail being read. Its methods may be called from several goroutines.
 type Source struct {
 	cfg    Config
@@ -125,7 +117,7 @@ func Open(cfg Config) (*Source, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Uptime == nil {
-		cfg.Uptime = bootTime
+		cfg.Uptime = hostclock.Uptime
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
