@@ -3,6 +3,7 @@ package exporter
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
 	"strings"
@@ -73,7 +74,7 @@ func NewHandler(cfg Config) (http.Handler, error) {
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, landing, cfg.Version)
+		_, _ = io.WriteString(w, page(cfg.Snapshot(), cfg.Version)) // the reader went away
 	})
 	return mux, nil
 }
@@ -93,12 +94,3 @@ func notReady(s *accounting.Snapshot) string {
 	}
 	return strings.Join(lines, "\n")
 }
-
-const landing = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Wattlet agent</title>
-<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">
-<style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem}code{font-size:.95em}</style>
-</head><body><h1>Wattlet agent</h1><p>Measured energy of the nodes this agent serves. Version <code>%s</code>.</p>
-<ul><li><a href="/metrics">/metrics</a> for Prometheus</li><li><a href="/api/v1/snapshot">/api/v1/snapshot</a> the same as JSON</li>
-<li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a></li></ul></body></html>
-`
