@@ -32,7 +32,7 @@ type Sim struct {
 	elapsed time.Duration
 }
 
-// Listen binds the address; nothing answers before Run.
+// Listen binds the address. What arrives from then on is answered once Run serves.
 func Listen(o Options) (*Sim, error) {
 	if err := o.validateServing(); err != nil {
 		return nil, err
@@ -81,23 +81,27 @@ const maxTick = 50 * time.Millisecond
 // Run measures and serves in real time until ctx ends, then closes sessions and socket and returns nil. It answers from the
 // first report on, one sweep after power-on. Call it once.
 func (s *Sim) Run(ctx context.Context) error {
-	read := make(chan struct{})
+	broken := make(chan struct{})
 	var errRead error
-	go func() {
-		defer close(read)
-		errRead = s.socket.run()
-	}()
-	err := s.loop(ctx, read)
+	// What arrives before the first report waits in the socket, so that a client that is quick loses nothing.
+	read := sync.OnceFunc(func() {
+		go func() {
+			defer close(broken)
+			errRead = s.socket.run()
+		}()
+	})
+	err := s.loop(ctx, read, broken)
 	if srv := s.serving.Swap(nil); srv != nil {
 		srv.stop(false)
 	}
 	errClose := s.socket.conn.Close()
-	<-read
+	read()
+	<-broken
 	return errors.Join(err, errRead, errClose)
 }
 
-// loop keeps the meter up to date until ctx ends or broken is closed.
-func (s *Sim) loop(ctx context.Context, broken <-chan struct{}) error {
+// loop keeps the meter up to date, and calls read when it serves, until ctx ends or broken is closed.
+func (s *Sim) loop(ctx context.Context, read func(), broken <-chan struct{}) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	cut := s.o.RebootEvery
@@ -123,6 +127,7 @@ func (s *Sim) loop(ctx context.Context, broken <-chan struct{}) error {
 				return err
 			}
 			s.serving.Store(srv)
+			read()
 			s.o.Log.Info("meter is up", "url", s.URL(), "boot_id", s.BootID())
 		}
 		s.mu.Lock()
