@@ -45,6 +45,10 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Tests wait for agents much longer than they compute.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8")
+	}
 	status := m.Run()
 	if path, err := binary(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path))
@@ -82,7 +86,7 @@ func startLink(t *testing.T, o metersim.LinkOptions) (*metersim.Link, string) {
 // background runs a part of the test's world until the test ends, and waits for its end.
 func background(t *testing.T, run func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // that one ends before what cleanups end
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()
 	t.Cleanup(func() {
@@ -342,15 +346,16 @@ func clusterFile(t *testing.T, format string, args ...any) string {
 type sysfs struct {
 	t    *testing.T
 	root string
+	chip string // its directory
 }
 
 func newSysfs(t *testing.T) sysfs {
 	t.Helper()
-	s := sysfs{t, t.TempDir()}
-	chip := filepath.Join(s.root, "class/hwmon/hwmon0")
+	root := t.TempDir()
+	s := sysfs{t, root, filepath.Join(root, "class/hwmon/hwmon0")}
 	if err := errors.Join(
-		os.MkdirAll(chip, 0o750), os.MkdirAll(filepath.Join(s.root, "devices/1-0040"), 0o750),
-		os.Symlink("../../../devices/1-0040", filepath.Join(chip, "device")),
+		os.MkdirAll(s.chip, 0o750), os.MkdirAll(filepath.Join(s.root, "devices/1-0040"), 0o750),
+		os.Symlink("../../../devices/1-0040", filepath.Join(s.chip, "device")),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -363,12 +368,20 @@ func newSysfs(t *testing.T) sysfs {
 	return s
 }
 
-func (s sysfs) path(attr string) string { return filepath.Join(s.root, "class/hwmon/hwmon0", attr) }
+// move gives the chip another directory, below the root.
+func (s *sysfs) move(dir string) {
+	s.t.Helper()
+	to := filepath.Join(s.root, dir)
+	if err := os.Rename(s.chip, to); err != nil {
+		s.t.Fatal(err)
+	}
+	s.chip = to
+}
 
 // write changes an attribute in place, as the kernel does: who has it open sees it.
 func (s sysfs) write(attr, content string) {
 	s.t.Helper()
-	if err := os.WriteFile(s.path(attr), []byte(content+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.chip, attr), []byte(content+"\n"), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 }

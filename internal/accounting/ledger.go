@@ -246,16 +246,20 @@ func (n *node) publish(now time.Time, staleAfter time.Duration) Node {
 		n.tick = r
 		return out
 	}
-	out.Fresh = true
-	out.Power, out.Voltage, out.Current = r.Power, r.Voltage, r.Current
-	// Over the whole tick where it can be had: one report of 100 ms stands for little.
-	if d := r.At - n.tick.At; n.tick.Epoch == r.Epoch && d > 0 {
-		out.Power = (r.Energy - n.tick.Energy).Over(d)
-		out.Current = (r.Charge - n.tick.Charge).Over(d)
-		out.Interval = d
-	} else {
-		out.Interval = r.Interval
-	}
+	// Over the whole tick where it can be had, since one report of 100 ms stands for little, and over the time in it that was
+	// measured: energy of the rest is not there.
+	before := n.tick
 	n.tick = r
+	switch measured := (r.At - before.At) - (r.Unmeasured - before.Unmeasured); {
+	case before.Epoch == r.Epoch && measured > 0:
+		out.Power = (r.Energy - before.Energy).Over(measured)
+		out.Current = (r.Charge - before.Charge).Over(measured)
+		out.Interval = measured
+	case r.Interval > 0:
+		out.Power, out.Current, out.Interval = r.Power, r.Current, r.Interval
+	default:
+		return out // totals only
+	}
+	out.Fresh, out.Voltage = true, r.Voltage
 	return out
 }

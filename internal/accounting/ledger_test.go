@@ -91,6 +91,33 @@ func TestSnapshotsFollowTheTick(t *testing.T) {
 	})
 }
 
+// Means are over the time that was measured; where none was, there are none.
+func TestMeansOfPartlyMeasuredTicks(t *testing.T) {
+	const s = time.Second
+	n := node{account: account{start: t0}}
+	for i, tc := range []struct {
+		at, unmeasured, interval time.Duration
+		energy                   energy.Energy
+		fresh                    bool
+		power                    energy.Power
+	}{
+		{1 * s, 0, 0, 100 * energy.Joule, false, 0},                       // the first: nothing to subtract from
+		{3 * s, 0, s, 106 * energy.Joule, true, 3 * energy.Watt},          // a whole tick
+		{5 * s, 1 * s, s, 109 * energy.Joule, true, 3 * energy.Watt},      // half of one
+		{6 * s, 2 * s, 0, 109 * energy.Joule, false, 0},                   // none of it
+		{6 * s, 2 * s, 100 * s / 1000, 109 * energy.Joule, false, 0},      // known already: as before
+		{7 * s, 2 * s, 0, 112 * energy.Joule, true, 3 * energy.Watt},      // again
+		{7 * s, 2 * s, 0, 112 * energy.Joule, false, 0},                   // the same again, without a mean of its own
+		{8 * s, 3 * s, s / 10, 112 * energy.Joule, true, energy.Watt / 2}, // only the report's own mean
+	} {
+		r := energy.Reading{Epoch: 1, At: tc.at, Host: t0.Add(tc.at), Energy: tc.energy, Unmeasured: tc.unmeasured, Interval: tc.interval, Power: energy.Watt / 2}
+		n.observe(r)
+		if got := n.publish(r.Host, 5*s); got.Fresh != tc.fresh || got.Power != tc.power {
+			t.Errorf("%d: fresh %v, %v; want %v, %v", i, got.Fresh, got.Power, tc.fresh, tc.power)
+		}
+	}
+}
+
 func TestTotalsOutliveTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	run := func(end bool, e energy.Energy, at time.Duration) Node {
@@ -209,7 +236,7 @@ func TestSavingFails(t *testing.T) {
 	}
 	l.save(false)
 	l.save(false)
-	l.Sink("bench")(5, energy.Reading{Epoch: 1, At: 1, Host: time.Now()})
+	l.Sink("bench")(5, energy.Reading{Epoch: 1, At: 1, Host: time.Now(), Interval: time.Second})
 	l.publish(time.Now())
 	if s := l.Snapshot(); s.Errors["state"] != 2 || !s.Nodes[0].Fresh {
 		t.Errorf("snapshot %+v", s)

@@ -180,9 +180,9 @@ func explain(err error) error {
 	case errors.As(err, &shake) && errors.As(err, &alert):
 		return fmt.Errorf("%w (%w)", ErrKey, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer: it is off, out of reach, or has another key or identity (%w)", err)
+		return fmt.Errorf("no answer: it is off, out of reach, or has another key or identity: %w", context.DeadlineExceeded)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nothing listens there (%w)", err)
+		return fmt.Errorf("nothing listens there: %w", syscall.ECONNREFUSED)
 	default:
 		return err
 	}

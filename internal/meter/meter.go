@@ -65,6 +65,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	status  energy.Status
+	trouble string // kind of the last session's end, to tell each once
 	tracker tracker
 	clock   clock
 	at      time.Duration // meter's clock in the newest report
@@ -134,11 +135,12 @@ func (c *Client) Run(ctx context.Context, sink func(channel int, r energy.Readin
 func (c *Client) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.status.Errors[kind(err)]++
-	if c.status.Up || c.status.Err != err.Error() {
+	k := kind(err)
+	c.status.Errors[k]++
+	if c.status.Up || c.trouble != k {
 		c.cfg.Logger.Warn("meter lost", "meter", c.cfg.URL, "err", err)
 	}
-	c.status.Up, c.status.Err = false, err.Error()
+	c.status.Up, c.status.Err, c.trouble = false, err.Error(), k
 }
 
 // errSilence ends a session in which nothing comes.
