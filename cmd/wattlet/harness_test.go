@@ -28,12 +28,16 @@ import (
 
 var update = flag.Bool("update", false, "write golden files anew")
 
+// built is where binary has put the agent; empty if no test needed it.
+var built string
+
 // binary builds the agent once, as it is shipped, and returns its path.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "wattlet-test-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	path := filepath.Join(dir, "wattlet")
 	cmd := exec.Command("go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-ldflags", "-s -w -X main.version=test", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -50,8 +54,8 @@ func TestMain(m *testing.M) {
 		_ = f.Value.Set("8")
 	}
 	status := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if built != "" {
+		_ = os.RemoveAll(built)
 	}
 	os.Exit(status)
 }
