@@ -321,6 +321,9 @@ func TestSamplesSurviveABadNetwork(t *testing.T) {
 	}
 	var samples []wire.Sample
 	for seq := uint32(1); seq <= r.Seq; seq++ {
+		if batches[seq] == nil {
+			t.Fatalf("batch %d never came", seq)
+		}
 		var err error
 		if samples, err = wire.Samples(samples, batches[seq], 1); err != nil {
 			t.Fatal(err)

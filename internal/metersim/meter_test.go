@@ -148,6 +148,7 @@ func TestSaturationIsCountedAndALowerBound(t *testing.T) {
 		{Load: metersim.Constant(20 * energy.Watt), Supply: 5 * energy.Volt},
 		{Load: metersim.Square(2*energy.Watt, 20*energy.Watt, 100*time.Millisecond, 0.5), Supply: 5 * energy.Volt},
 		{Load: metersim.Constant(8 * energy.Watt), Supply: 5 * energy.Volt},
+		{Load: metersim.Constant(-20 * energy.Watt), Supply: 5 * energy.Volt},
 	}})
 	rs := reports(t, m, 10*time.Second)
 	last := rs[len(rs)-1]
@@ -160,6 +161,9 @@ func TestSaturationIsCountedAndALowerBound(t *testing.T) {
 	}
 	if c := last.Channels[2]; c.Saturated != 0 {
 		t.Errorf("not beyond: %v", c)
+	}
+	if c := last.Channels[3]; c.Saturated != 5000 || c.EnergyUj != -81_900_000 {
+		t.Errorf("beyond backwards: %v", c)
 	}
 }
 
@@ -196,7 +200,7 @@ func TestBurstsAreMeasured(t *testing.T) {
 // 30,000 readings of 2 or 6 W have a mean within 0.3 % rms.
 func TestJitterUnlocksAPeriodicLoad(t *testing.T) {
 	for _, tc := range []struct {
-		jitter   time.Duration
+		jitter    time.Duration
 		low, high float64
 	}{{0, 0.3, 1}, {2 * time.Millisecond, 0, 0.015}} {
 		o := metersim.Options{Seed: 5, SweepJitter: tc.jitter}
@@ -309,10 +313,14 @@ func TestReboot(t *testing.T) {
 	if e := m.Truth(1, 0, 6*time.Second); e != 30*energy.Joule {
 		t.Errorf("the load drew %s", e)
 	}
-	m.Reboot(0) // Even the shortest cut is one.
+	// Even the shortest cut is one, and at once after another.
+	m.Reboot(0)
+	m.Advance(6*time.Second+1, nil)
+	third := m.BootID()
+	m.Reboot(0)
 	reports(t, m, 7*time.Second)
-	if id := m.BootID(); id == r.BootId || id == first || id == 0 {
-		t.Errorf("boot id %x again", id)
+	if id := m.BootID(); third == r.BootId || third == first || id == third || id == 0 || m.Report() == nil {
+		t.Errorf("boot ids %x, %x, %x, %x", first, r.BootId, third, id)
 	}
 }
 
