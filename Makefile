@@ -111,7 +111,10 @@ golden: ## Rewrite golden files from what the code does now; read the diff
 
 .PHONY: bench
 bench: $(NODE_EXPORTER) ## Benchmarks, and what the agent costs
-	go test -run '^$$' -bench . -benchmem ./...
+	$(call step,parts)
+	@go test -run '^$$' -bench . -benchmem -skip '^BenchmarkCost$$' ./...
+	$(call step,the whole)
+	@go test -run '^$$' -bench '^BenchmarkCost$$' ./cmd/wattlet
 
 FUZZTIME ?= 30s
 .PHONY: fuzz
