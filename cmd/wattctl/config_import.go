@@ -19,7 +19,8 @@ type importCmd struct {
 
 // Run prints the cluster's file for the same boards and nodes.
 func (c importCmd) Run(a *app) error {
-	if _, err := energy.ParseVoltage(c.SupplyVoltage); err != nil {
+	supply, err := energy.ParseVoltage(c.SupplyVoltage)
+	if err != nil {
 		return usagef("--supply-voltage: %w", err)
 	}
 	b, err := os.ReadFile(c.File)
@@ -42,8 +43,24 @@ func (c importCmd) Run(a *app) error {
 		Meters map[string]meterEntry `yaml:"meters"`
 		Nodes  map[string]nodeEntry  `yaml:"nodes"`
 	}{map[string]meterEntry{}, map[string]nodeEntry{}}
+	if len(nodes) == 0 {
+		return usagef("%s: there is no node in it", c.File)
+	}
 	names := map[netip.AddrPort]string{}
+	type terminal struct {
+		server  netip.AddrPort
+		channel int
+	}
+	wired := map[terminal]string{}
 	for _, n := range nodes {
+		at := terminal{n.Server, n.Channel}
+		if other, taken := wired[at]; taken {
+			return usagef("%s:%d: node %q: channel %d of %v measures node %q already", c.File, n.Line, n.Title, n.Channel, n.Server, other)
+		}
+		wired[at] = n.Title
+		if _, err := legacymeter.New(legacymeter.Config{Address: n.Server.String(), Channel: n.Channel, SupplyVoltage: supply}); err != nil {
+			return usageError{err} // the voltage's: the file's own are checked
+		}
 		name, known := names[n.Server]
 		if !known {
 			name = fmt.Sprintf("board-%d", len(names)+1)

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"strings"
 
 	"github.com/wattlet/wattlet/internal/meter"
 )
@@ -25,9 +26,25 @@ func (k keyFlags) key() ([]byte, error) {
 	return key, nil
 }
 
+// endpoint returns the meter with this URL and key, checked but not contacted.
 func (k keyFlags) endpoint(url string) (meter.Endpoint, error) {
 	key, err := k.key()
-	return meter.Endpoint{URL: url, Identity: k.PSKIdentity, Key: key}, err
+	if err != nil {
+		return meter.Endpoint{}, err
+	}
+	if key == nil && strings.HasPrefix(url, "coaps:") {
+		return meter.Endpoint{}, usagef("%s needs a key: give --psk-file; wattctl meter provision makes one", url)
+	}
+	if err := checkEndpoint(url, key); err != nil {
+		return meter.Endpoint{}, usageError{err}
+	}
+	return meter.Endpoint{URL: url, Identity: k.PSKIdentity, Key: key}, nil
+}
+
+// checkEndpoint says what is wrong with a meter's URL.
+func checkEndpoint(url string, key []byte) error {
+	_, err := meter.New(meter.Config{Endpoint: meter.Endpoint{URL: url, Key: key}})
+	return err
 }
 
 // keyLength fits the 32 bytes that mbedTLS takes for a pre-shared key by default (MBEDTLS_PSK_MAX_LEN).

@@ -27,11 +27,11 @@ type commands struct {
 		Discover  discoverCmd  `cmd:"" help:"Find meters on the local network (DNS-SD)."`
 		Provision provisionCmd `cmd:"" help:"Make a key for a meter and say where it goes."`
 		Simulate  simulateCmd  `cmd:"" help:"Be a meter: known loads, a real sensor's errors, a bad network's faults."`
-	} `cmd:"" help:"Meters."`
+	} `cmd:"" help:"Read, find, provision and simulate meters."`
 
 	Config struct {
 		Import importCmd `cmd:"" help:"Turn the earlier client's configuration file into a cluster file."`
-	} `cmd:"" help:"Configuration files."`
+	} `cmd:"" help:"Configuration files of clusters."`
 
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -51,7 +51,7 @@ func (e usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -78,20 +78,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return left
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "wattctl: %v; wattctl --help lists the commands\n", err)
+		command := "wattctl"
+		if parse := (*kong.ParseError)(nil); errors.As(err, &parse) && parse.Context.Selected() != nil {
+			command = parse.Context.Selected().FullPath()
+		}
+		fmt.Fprintf(stderr, "wattctl: %s; see %s --help\n", line(err), command)
 		return 2
 	}
 	err = k.Run(&app{ctx, stdout, stderr})
-	switch usage := (usageError{}); {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, "wattctl:", line(err))
-		return 2
-	default:
-		fmt.Fprintln(stderr, "wattctl:", line(err))
-		return 1
 	}
+	fmt.Fprintln(stderr, "wattctl:", line(err))
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return 2
+	}
+	return 1
 }
 
 // line puts joined errors on one line.

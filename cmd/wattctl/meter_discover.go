@@ -5,10 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
+	"net/netip"
 	"slices"
-	"strconv"
-	"sync"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,9 +17,9 @@ import (
 
 type discoverCmd struct {
 	For       time.Duration `default:"3s" help:"How long to listen."`
-	Interface []string      `help:"Only on these interfaces."`
-	JSON      bool          `name:"json" help:"Print JSON."`
-	URL       string        `help:"Ask this meter what it offers (/.well-known/core) instead of listening."`
+	Interface []string      `placeholder:"NAME,..." help:"Only on these interfaces."`
+	JSON      bool          `name:"json" xor:"form" help:"Print JSON."`
+	URL       string        `placeholder:"URL" xor:"form" help:"Ask this meter what it offers (/.well-known/core) instead of listening."`
 	Key       keyFlags      `embed:""`
 }
 
@@ -41,18 +40,15 @@ func (c discoverCmd) Run(a *app) error {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, c.For)
 	defer cancel()
-	var mu sync.Mutex
 	meters := map[string]found{}
 	err := dnssd.Browse(ctx, dnssd.MeterType, c.Interface, func(s dnssd.Service) {
 		m, err := dnssd.ParseMeter(s.TXT)
 		if err != nil || len(s.Addrs) == 0 {
 			return // another kind of CoAP device
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		meters[s.Interface+"/"+s.Instance] = found{
 			Name: dnssd.Printable(s.Instance), Serial: m.ID, Firmware: m.Firmware, Channels: m.Channels, Interface: s.Interface,
-			URL: "coaps://" + net.JoinHostPort(s.Addrs[0].String(), strconv.Itoa(int(s.Port))),
+			URL: meterURL(netip.AddrPortFrom(s.Addrs[0], s.Port)),
 		}
 	})
 	if err != nil {
@@ -98,6 +94,11 @@ func (c discoverCmd) resources(a *app) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, dnssd.Printable(links))
-	return err
+	// One link a line; they are separated by commas (RFC 6690 section 2).
+	for l := range strings.SplitSeq(strings.ReplaceAll(links, ",<", "\n<"), "\n") {
+		if _, err := fmt.Fprintln(a.stdout, dnssd.Printable(l)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +20,8 @@ import (
 type readCmd struct {
 	URL     string        `arg:"" help:"The meter, as coaps://10.0.0.5."`
 	Key     keyFlags      `embed:""`
-	Channel uint32        `help:"Only this channel."`
-	Count   int           `help:"End after so many reports; 0 goes on."`
+	Channel uint32        `placeholder:"N" help:"Only this channel."`
+	Count   uint          `placeholder:"N" help:"End after so many reports; default when interrupted."`
 	Every   time.Duration `default:"1s" help:"At most one report in this time; 0 prints each."`
 	Samples bool          `help:"Print the raw samples too, lost ones fetched again."`
 	JSON    bool          `name:"json" help:"One JSON object a line."`
@@ -32,12 +34,15 @@ func (c readCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if c.Every < 0 || c.Wait <= 0 {
+		return usagef("--every=%v, --wait=%v: neither can be negative, nor --wait 0", c.Every, c.Wait)
+	}
 	ctx, stop := context.WithCancelCause(a.ctx)
 	defer stop(nil)
 	p := &reportPrinter{readCmd: c, out: a.stdout, stop: func() { stop(nil) }, heard: make(chan struct{}, 1)}
 	cfg := meter.Config{
 		Endpoint: ep, Logger: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OnReport: p.report,
+		OnReport: p.report, Handshake: min(c.Wait/2, 20*time.Second), // so that a failure comes early enough to be told
 	}
 	if c.Samples {
 		cfg.OnBatch = p.batch
@@ -56,7 +61,7 @@ func (c readCmd) Run(a *app) error {
 			case <-p.heard:
 				silence.Reset(c.Wait)
 			case <-silence.C:
-				stop(fmt.Errorf("no report for %v: %s", c.Wait, client.Status().Err))
+				stop(fmt.Errorf("no report for %v: %s", c.Wait, cmp.Or(client.Status().Err, "the meter fell silent")))
 				return
 			}
 		}
@@ -64,8 +69,8 @@ func (c readCmd) Run(a *app) error {
 	if err := client.Run(ctx, func(int, energy.Reading) {}); err != nil {
 		return err
 	}
-	if p.err != nil {
-		return p.err
+	if err := p.end(); err != nil {
+		return err
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -73,7 +78,8 @@ func (c readCmd) Run(a *app) error {
 	return nil
 }
 
-// reportPrinter prints reports as they come. It is called by one session at a time, but recovered batches come beside it.
+// reportPrinter prints reports as they come. It is called by one session at a time, but recovered batches come beside it, and
+// what was on its way may come when the session is over.
 type reportPrinter struct {
 	readCmd
 	out   io.Writer
@@ -82,9 +88,19 @@ type reportPrinter struct {
 
 	mu      sync.Mutex
 	err     error
-	printed int
-	last    time.Duration
+	ended   bool
+	printed uint
+	last    time.Duration // and seq are of the report printed last
+	seq     uint32
 	lines   int
+}
+
+// end makes p print nothing more and returns what kept it from printing.
+func (p *reportPrinter) end() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	return p.err
 }
 
 func (p *reportPrinter) report(r *meterpb.Report) {
@@ -95,22 +111,23 @@ func (p *reportPrinter) report(r *meterpb.Report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := time.Duration(r.TUs) * time.Microsecond
-	if p.err != nil || p.Count > 0 && p.printed == p.Count || p.printed > 0 && at >= p.last && at < p.last+p.Every {
+	switch {
+	case p.ended || p.err != nil:
+		return
+	case p.enough(): // the last report had no samples that could be waited for
+		p.stop()
+		return
+	case p.printed > 0 && at >= p.last && at < p.last+p.Every:
 		return
 	}
-	p.last = at
+	p.last, p.seq = at, r.Seq
 	if p.Channel != 0 {
-		var only []*meterpb.ChannelReport
-		for _, c := range r.Channels {
-			if c.Channel == p.Channel {
-				only = append(only, c)
-			}
-		}
-		if only == nil {
+		i := slices.IndexFunc(r.Channels, func(c *meterpb.ChannelReport) bool { return c.Channel == p.Channel })
+		if i < 0 {
 			p.fail(fmt.Errorf("the meter has no channel %d", p.Channel))
 			return
 		}
-		r = &meterpb.Report{BootId: r.BootId, Seq: r.Seq, TUs: r.TUs, Sweeps: r.Sweeps, Channels: only}
+		r = &meterpb.Report{BootId: r.BootId, Seq: r.Seq, TUs: r.TUs, Sweeps: r.Sweeps, Channels: r.Channels[i : i+1]}
 	}
 	if p.JSON {
 		b, err := wire.JSON(r)
@@ -122,17 +139,20 @@ func (p *reportPrinter) report(r *meterpb.Report) {
 	} else {
 		p.table(r)
 	}
-	if p.printed++; p.printed == p.Count {
+	if p.printed++; p.enough() && !p.Samples {
 		p.stop()
 	}
 }
+
+func (p *reportPrinter) enough() bool { return p.Count > 0 && p.printed == p.Count }
 
 // table prints one line a channel, under a heading now and then.
 func (p *reportPrinter) table(r *meterpb.Report) {
 	const headingEvery = 24
 	for i, c := range r.Channels {
 		if i == 0 && p.lines%headingEvery < len(r.Channels) {
-			p.write("%12s %8s %3s %12s %10s %11s %14s %12s %s\n", "METER TIME", "REPORT", "CH", "POWER", "VOLTAGE", "CURRENT", "ENERGY", "CHARGE", "")
+			p.write("%12s %8s %3s %12s %10s %11s %14s %12s\n",
+				"METER TIME", "REPORT", "CH", "POWER", "VOLTAGE", "CURRENT", "ENERGY", "CHARGE")
 		}
 		note := ""
 		if c.Saturated > 0 {
@@ -153,8 +173,17 @@ func (p *reportPrinter) table(r *meterpb.Report) {
 func (p *reportPrinter) batch(boot uint32, b *meterpb.PastBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil {
+	if p.ended || p.err != nil {
 		return
+	}
+	if p.Channel != 0 {
+		i := slices.IndexFunc(b.Batch.Channels, func(c *meterpb.ChannelSamples) bool { return c.Channel == p.Channel })
+		if i < 0 {
+			return // its report told
+		}
+		b = &meterpb.PastBatch{Seq: b.Seq, TUs: b.TUs, Sweeps: b.Sweeps, Batch: &meterpb.Batch{
+			Sweeps: b.Batch.Sweeps, SamplePeriodUs: b.Batch.SamplePeriodUs, Channels: b.Batch.Channels[i : i+1],
+		}}
 	}
 	if p.JSON {
 		raw, err := wire.JSON(&meterpb.SampleList{BootId: boot, Batches: []*meterpb.PastBatch{b}, Next: b.Seq + 1})
@@ -163,12 +192,18 @@ func (p *reportPrinter) batch(boot uint32, b *meterpb.PastBatch) {
 			return
 		}
 		p.write("%s\n", raw)
-		return
+	} else {
+		p.list(b)
 	}
+	if p.enough() && b.Seq == p.seq {
+		p.ended = true
+		p.stop()
+	}
+}
+
+// list prints one line a sample.
+func (p *reportPrinter) list(b *meterpb.PastBatch) {
 	for _, c := range b.Batch.Channels {
-		if p.Channel != 0 && c.Channel != p.Channel {
-			continue
-		}
 		samples, err := wire.Samples(nil, b, c.Channel)
 		if err != nil {
 			p.fail(err)

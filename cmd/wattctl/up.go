@@ -1,15 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -21,15 +25,16 @@ import (
 
 	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/exporter"
+	"github.com/wattlet/wattlet/internal/meter"
 	"github.com/wattlet/wattlet/internal/metersim"
 )
 
 type upCmd struct {
 	Listen string        `default:"127.0.0.1:9780" help:"Address of the agent's pages."`
 	Data   string        `type:"path" placeholder:"DIR" help:"Keep key, configuration and counters here; default a directory that is removed at the end."`
-	For    time.Duration `help:"End after this time; default when interrupted."`
+	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
 	Seed   uint64        `default:"1" help:"Makes the sensors' noise repeatable."`
-	Agent  string        `type:"path" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
+	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
 }
 
 // board is a simulated board: its name and what it draws. Idle and full-load power are those measured at the supplies of the
@@ -51,6 +56,10 @@ func (c upCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	listen, err := freePort(c.Listen)
+	if err != nil {
+		return err
+	}
 	dir := c.Data
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "wattlet-up-"); err != nil {
@@ -60,57 +69,56 @@ func (c upCmd) Run(a *app) (err error) {
 	} else if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
-	ctx := a.ctx
-	if c.For > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.For)
-		defer cancel()
-	}
-
-	key, err := newKey()
+	keyFile := filepath.Join(dir, "bench-1.psk")
+	key, err := keepKey(keyFile)
 	if err != nil {
 		return err
 	}
-	o := metersim.Options{Name: "bench-1", PSK: metersim.OneKey("wattlet", key), Seed: c.Seed, SweepJitter: metersim.DefaultSweepPeriod}
-	for i, b := range boards {
-		load, err := metersim.ParseLoad(b.load, nil)
-		if err != nil {
-			return err
-		}
-		o.Channels = append(o.Channels, metersim.Channel{
-			Number: uint32(i + 1), Name: b.name, Load: load, Supply: 5100 * 1000, ShuntUohm: 50_000, SourceUohm: 60_000, Noise: 1.5,
-		})
-	}
-	sim, err := metersim.Listen(o)
+	sim, err := c.meter(key)
 	if err != nil {
 		return err
 	}
 	defer sim.Close() //nolint:errcheck // Run has closed it
-	config, err := writeCluster(dir, sim.URL(), key)
+	config, err := writeCluster(dir, sim.URL())
 	if err != nil {
 		return err
 	}
 
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return sim.Run(ctx) })
+	// Meter and agent outlive the interrupt, so that the last figures can be asked for.
+	running, stop := context.WithCancel(context.WithoutCancel(a.ctx))
+	defer stop()
+	g, ctx := errgroup.WithContext(running)
 	var log strings.Builder
-	cmd := exec.CommandContext(ctx, agent, "--config.file="+config, "--node=raspberrypi", "--web.listen-address="+c.Listen,
+	cmd := exec.CommandContext(ctx, agent, "--config.file="+config, "--node=raspberrypi", "--web.listen-address="+listen.String(),
 		"--state.directory="+filepath.Join(dir, "state"), "--log.level=warn")
 	cmd.Stdout, cmd.Stderr = &log, &log
+	// A terminal's Ctrl-C is for us alone; if we are killed, the agent goes too. The kernel takes the death of the thread that
+	// started it for ours.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the agent: %w", err)
 	}
+	g.Go(func() error { return sim.Run(ctx) })
 	g.Go(func() error {
-		if err := cmd.Wait(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("the agent ended: %w: %s", err, strings.TrimSpace(log.String()))
+		_ = cmd.Wait() // the state tells more
+		if ctx.Err() == nil || cmd.ProcessState.ExitCode() > 0 {
+			return fmt.Errorf("the agent ended with %v: %s", cmd.ProcessState, cmp.Or(strings.TrimSpace(log.String()), "it said nothing"))
 		}
 		return nil
 	})
-	show := &display{app: a, url: "http://" + c.Listen, client: http.Client{Timeout: 5 * time.Second}, sim: sim, tty: isTerminal(a.stdout)}
-	g.Go(func() error { return show.run(ctx) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	show := &display{
+		app: a, url: "http://" + here(listen.AddrPort()).String(), client: http.Client{Timeout: 5 * time.Second},
+		sim: sim, keyFile: keyFile, tty: isTerminal(a.stdout),
+	}
+	g.Go(func() error {
+		defer stop()
+		return show.run(ctx, a.ctx.Done(), c.For)
+	})
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	return show.summary()
@@ -134,12 +142,49 @@ func (c upCmd) findAgent() (string, error) {
 	return path, nil
 }
 
-// writeCluster writes the key and the cluster's file; all boards are served by one agent, since none of them is real.
-func writeCluster(dir, url string, key []byte) (string, error) {
-	psk := filepath.Join(dir, "bench-1.psk")
-	if err := os.WriteFile(psk, append(key, '\n'), 0o600); err != nil {
-		return "", fmt.Errorf("key file: %w", err)
+// freePort returns an address as the agent is to be given it, with a port of its own for port 0, or says who cannot have it
+// sooner than the agent could. Somebody may still take it in between.
+func freePort(address string) (*net.TCPAddr, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve the agent's pages: %w; choose another --listen", err)
 	}
+	addr, _ := l.Addr().(*net.TCPAddr)
+	return addr, l.Close()
+}
+
+// keepKey returns the key of an earlier run or makes one.
+func keepKey(path string) ([]byte, error) {
+	key, err := meter.ReadKey(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return key, err
+	}
+	if key, err = newKey(); err != nil {
+		return nil, err
+	}
+	if err := writeKey(path, key); err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	return key, nil
+}
+
+// meter makes the meter that all boards are connected to.
+func (c upCmd) meter(key []byte) (*metersim.Sim, error) {
+	o := metersim.Options{Name: "bench-1", PSK: metersim.OneKey("wattlet", key), Seed: c.Seed, SweepJitter: metersim.DefaultSweepPeriod}
+	for i, b := range boards {
+		load, err := metersim.ParseLoad(b.load, nil)
+		if err != nil {
+			return nil, err
+		}
+		o.Channels = append(o.Channels, metersim.Channel{
+			Number: uint32(i + 1), Name: b.name, Load: load, Supply: 5100 * 1000, ShuntUohm: 50_000, SourceUohm: 60_000, Noise: 1.5,
+		})
+	}
+	return metersim.Listen(o)
+}
+
+// writeCluster writes the cluster's file; all boards are served by one agent, since none of them is real.
+func writeCluster(dir, url string) (string, error) {
 	nodes := map[string]any{}
 	for i, b := range boards {
 		nodes[b.name] = map[string]any{"meter": "bench-1", "channel": i + 1, "agent": "raspberrypi"}
@@ -152,7 +197,7 @@ func writeCluster(dir, url string, key []byte) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "cluster.yaml")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := os.WriteFile(path, slices.Concat([]byte("# Written anew by each wattctl up.\n"), text), 0o600); err != nil {
 		return "", fmt.Errorf("cluster file: %w", err)
 	}
 	return path, nil
@@ -161,62 +206,85 @@ func writeCluster(dir, url string, key []byte) (string, error) {
 // display shows the agent's snapshots.
 type display struct {
 	*app
-	url    string
-	client http.Client
-	sim    *metersim.Sim
-	tty    bool
+	url     string
+	client  http.Client
+	sim     *metersim.Sim
+	keyFile string
+	tty     bool
 	// first and last are the snapshots that summary compares.
 	first, last *exporter.SnapshotView
-	seen        bool
 }
 
-// run asks the agent once a second until ctx ends.
-func (d *display) run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for n := 0; ; {
-		if err := d.fetch(ctx); err != nil {
-			if n++; n == 20 {
-				return fmt.Errorf("the agent does not answer: %w", err)
+// patience is how long the agent may give no figures.
+const patience = 20 * time.Second
+
+// run asks the agent, and shows what is new, until it is interrupted, or has shown figures for so long if that is not 0; then a
+// last time.
+func (d *display) run(ctx context.Context, interrupt <-chan struct{}, long time.Duration) error {
+	poll := time.NewTicker(200 * time.Millisecond)
+	defer poll.Stop()
+	var end <-chan time.Time
+	for heard := time.Now(); ; {
+		v, err := d.fetch(ctx)
+		switch {
+		case err == nil:
+			heard = time.Now()
+			if d.first == nil {
+				d.first = v
+				if long > 0 {
+					end = time.After(long)
+				}
 			}
-		} else if n = 0; d.tty || !d.seen {
-			d.draw()
+			if d.last == nil || d.tty && !v.Time.Equal(d.last.Time) {
+				d.draw(v)
+			}
+			d.last = v
+		case time.Since(heard) > patience:
+			return fmt.Errorf("the agent gives no figures: %w", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-poll.C:
+			continue
+		case <-interrupt:
+		case <-end:
 		}
+		if v, err := d.fetch(ctx); err == nil && d.first != nil { // else the one before has to do
+			d.last = v
+		}
+		return nil
 	}
 }
 
-func (d *display) fetch(ctx context.Context) error {
+// fetch returns a snapshot in which every board has a reading.
+func (d *display) fetch(ctx context.Context) (*exporter.SnapshotView, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/snapshot", http.NoBody)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end
-	var v exporter.SnapshotView
-	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
-		return err
+	v := new(exporter.SnapshotView)
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL, err)
+	}
+	if len(v.Nodes) != len(boards) || len(v.Meters) != 1 {
+		return nil, fmt.Errorf("%s: that is not our agent", req.URL)
 	}
 	for _, n := range v.Nodes {
 		if n.PowerUW == nil {
-			return fmt.Errorf("node %s has no reading yet", n.Node)
+			return nil, fmt.Errorf("no reading of %s: %s", n.Node, v.Meters[0].Error)
 		}
 	}
-	if d.last = &v; d.first == nil {
-		d.first = &v
-	}
-	return nil
+	return v, nil
 }
 
-// draw prints the newest snapshot, in place on a terminal.
-func (d *display) draw() {
+// draw prints a snapshot, in place on a terminal.
+func (d *display) draw(v *exporter.SnapshotView) {
 	var b strings.Builder
 	if d.tty {
 		b.WriteString("\x1b[H\x1b[2J")
@@ -224,26 +292,28 @@ func (d *display) draw() {
 	fmt.Fprintf(&b, "Six simulated boards on one meter (CoAP over DTLS, 500 sweeps a second), measured by a real agent.\n\n")
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "NODE\tPOWER\tVOLTAGE\tCURRENT\tENERGY\t")
-	for _, n := range d.last.Nodes {
+	for _, n := range v.Nodes {
 		fmt.Fprintf(tw, "%s\t%.3f W\t%.3f V\t%.3f A\t%v\t\n", n.Node, micro(n.PowerUW), micro(n.VoltageUV), micro(n.CurrentUA),
 			energy.Energy(*n.EnergyUJ))
 	}
 	_ = tw.Flush() // into memory
-	m := d.last.Meters[0]
+	m := v.Meters[0]
 	fmt.Fprintf(&b, "\nmeter %s: %d reports, %d lost, %d restarts\n\n", m.Identity, m.Notifications, m.Lost, m.Restarts)
-	fmt.Fprintf(&b, "  %s/metrics            for Prometheus\n  %s/api/v1/snapshot    the same as JSON\n\nCtrl-C ends it.\n", d.url, d.url)
+	tw = tabwriter.NewWriter(&b, 0, 0, 4, ' ', 0)
+	fmt.Fprintf(tw, "  %s/metrics\tfor Prometheus\n  %s/api/v1/snapshot\tthe same as JSON\n", d.url, d.url)
+	_ = tw.Flush()
+	fmt.Fprintf(&b, "  wattctl meter read %s --psk-file=%s\n\nCtrl-C ends it.\n", d.sim.URL(), shellWord(d.keyFile))
 	fmt.Fprint(d.stdout, b.String())
-	d.seen = true
 }
 
 func micro(v *int64) float64 { return float64(*v) / 1e6 }
 
 // summary compares what was measured with what was drawn, between the same two instants of the meter's clock.
 func (d *display) summary() error {
-	if d.first == nil {
-		return errors.New("ended before the agent had a reading")
+	if d.first == nil || d.last.Time.Equal(d.first.Time) {
+		return errors.New("ended before the agent had two readings to compare")
 	}
-	fmt.Fprintf(d.stdout, "\nMeasured by the agent, and truly drawn by the boards meanwhile:\n\n")
+	fmt.Fprintf(d.stdout, "\nIn %v the agent measured, and the boards truly drew:\n\n", d.last.Time.Sub(d.first.Time).Round(time.Second/10))
 	tw := tabwriter.NewWriter(d.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "NODE\tMEASURED\tDRAWN\tERROR\t")
 	for i, n := range d.last.Nodes {
@@ -251,7 +321,7 @@ func (d *display) summary() error {
 		from, ok1 := d.sim.TruthAt(uint32(n.Channel), uint32(f.SourceEpoch), uint64(f.SourceAtUs))
 		to, ok2 := d.sim.TruthAt(uint32(n.Channel), uint32(n.SourceEpoch), uint64(n.SourceAtUs))
 		if !ok1 || !ok2 || f.SourceEpoch != n.SourceEpoch || to == from {
-			fmt.Fprintf(tw, "%s\t%v\t-\t-\t\n", n.Node, energy.Energy(*n.EnergyUJ))
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t\n", n.Node)
 			continue
 		}
 		measured := energy.Energy(*n.EnergyUJ - *f.EnergyUJ)

@@ -126,6 +126,20 @@ func TestDeadObserversAreRemoved(t *testing.T) {
 	sim := run(t, o)
 	dead, live := newRawClient(t, sim.Addr()), newRawClient(t, sim.Addr())
 	dead.power("dead", 0)
+	heard := make(chan []datagram, 1)
+	go func() {
+		var cons []datagram
+		for {
+			d, ok := dead.recv(time.Now().Add(400 * time.Millisecond))
+			if !ok {
+				heard <- cons
+				return
+			}
+			if d.Type == message.Confirmable {
+				cons = append(cons, d)
+			}
+		}
+	}()
 	before := live.power("live", 0).seq(t)
 	if n := sim.Observers(); n != 2 {
 		t.Fatalf("%d observers", n)
@@ -150,24 +164,14 @@ func TestDeadObserversAreRemoved(t *testing.T) {
 	if cons == 0 {
 		t.Error("the live one was never asked")
 	}
-	// The dead one got one CON, again after 80 to 120 ms, and again after twice that, and is left alone since.
-	byMID := map[int32]int{}
-	for deadline := time.Now().Add(300 * time.Millisecond); ; {
-		d, ok := dead.recv(deadline)
-		if !ok {
-			break
-		}
-		if d.Type == message.Confirmable {
-			byMID[d.MessageID]++
-		}
+	// The dead one got one CON, again after 80 ms to 120 ms, again after twice that, and is left alone since.
+	got := <-heard
+	if len(got) != 3 || got[0].MessageID != got[1].MessageID || got[0].MessageID != got[2].MessageID {
+		t.Fatalf("CONs %v, want one and two retransmissions", got)
 	}
-	if len(byMID) != 1 {
-		t.Fatalf("CONs by message id: %v", byMID)
-	}
-	for _, n := range byMID {
-		if n != 3 {
-			t.Errorf("a CON was sent %d times, want 3", n)
-		}
+	first, second := got[1].at.Sub(got[0].at), got[2].at.Sub(got[1].at)
+	if first < 70*time.Millisecond || second < 150*time.Millisecond {
+		t.Errorf("sent again after %s and %s", first, second)
 	}
 	live.until("a notification after that", func(datagram) bool { return true })
 	if n := sim.Observers(); n != 1 {

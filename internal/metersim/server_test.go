@@ -278,7 +278,8 @@ func TestListenErrors(t *testing.T) {
 }
 
 func TestPowerCut(t *testing.T) {
-	sim := run(t, metersim.Options{RebootTakes: 300 * time.Millisecond})
+	const takes = 800 * time.Millisecond
+	sim := run(t, metersim.Options{RebootTakes: takes})
 	cc := dial(t, sim.Addr(), identity, key)
 	notes := observe(t, cc)
 	var last meterpb.Report
@@ -289,9 +290,13 @@ func TestPowerCut(t *testing.T) {
 	}
 	first := sim.BootID()
 	sim.Reboot()
+	eventually(t, "the power is gone", func() bool { return sim.Observers() == 0 })
+	if _, err := tryDial(t, sim.Addr(), identity, key, 300*time.Millisecond); err == nil && sim.BootID() == first {
+		t.Error("it answers without power")
+	}
 	eventually(t, "the power is back", func() bool { return sim.BootID() != first })
 	boots := sim.Boots()
-	if len(boots) != 2 || boots[0].ID != first || boots[1].Start-boots[0].End != 300*time.Millisecond {
+	if len(boots) != 2 || boots[0].ID != first || boots[1].Start-boots[0].End != takes {
 		t.Fatalf("boots %+v", boots)
 	}
 
