@@ -89,7 +89,7 @@ func TestSimulateLoads(t *testing.T) {
 // Everything a network can do to datagrams, at once.
 func TestSimulateBadNetwork(t *testing.T) {
 	t.Parallel()
-	sim := simulate(t, "--name=bench-9", "--seed=1", "--loss=0.2", "--duplicate=0.2", "--reorder=0.2", "--delay=5ms", "--jitter=5ms",
+	sim := simulate(t, "--name=bench-9", "--seed=1", "--loss=0.15", "--duplicate=0.2", "--reorder=0.2", "--delay=5ms", "--jitter=5ms",
 		"--clock-drift=100", "--gain-error=500", "--offset-error=10")
 	if !strings.Contains(sim.stdout.String(), "Simulated meter bench-9 with 6 channels at "+sim.url) || strings.Contains(sim.stderr.String(), "url=") {
 		t.Errorf("it says\n%s\n%s", sim.stdout.String(), sim.stderr.String())
