@@ -5,6 +5,7 @@ package accounting
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -88,6 +89,12 @@ func New(cfg Config) (*Ledger, error) {
 			n.restore(s, state.Clean)
 		}
 		l.nodes = append(l.nodes, n)
+	}
+	if cfg.Store != nil {
+		// From here on more may be published than is saved, so the saved words are no longer the last ones.
+		if err := cfg.Store.Save(l.state(false), now); err != nil {
+			return nil, fmt.Errorf("%w; choose another place with --state.directory, or none with --state.directory=", err)
+		}
 	}
 	l.publish(now)
 	return l, nil
@@ -182,7 +189,23 @@ func (l *Ledger) save(clean bool) {
 	if clean {
 		l.publish(l.cfg.Now())
 	}
+	err := l.cfg.Store.Save(l.state(clean), l.cfg.Now())
+	switch {
+	case err != nil:
+		l.Count("state")
+		if !l.failing {
+			l.cfg.Logger.Error("the totals cannot be saved; after a restart they would begin at the last save", "err", err)
+		}
+	case l.failing:
+		l.cfg.Logger.Info("the totals are saved again")
+	}
+	l.failing = err != nil
+}
+
+// state returns what is to be saved.
+func (l *Ledger) state(clean bool) State {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	state := State{Clean: clean, Nodes: map[string]NodeState{}}
 	for _, n := range l.nodes {
 		if n.restored { // nothing came since the start: the saved words stand, and so does their being clean or not
@@ -196,18 +219,7 @@ func (l *Ledger) save(clean bool) {
 			Meter: n.Meter, Channel: n.Channel, Totals: n.sum, Last: last, PastEpochs: slices.Clone(n.past),
 		}
 	}
-	l.mu.Unlock()
-	err := l.cfg.Store.Save(state, l.cfg.Now())
-	switch {
-	case err != nil:
-		l.Count("state")
-		if !l.failing {
-			l.cfg.Logger.Error("the totals cannot be saved; after a restart they would begin at the last save", "err", err)
-		}
-	case l.failing:
-		l.cfg.Logger.Info("the totals are saved again")
-	}
-	l.failing = err != nil
+	return state
 }
 
 // Snapshot returns the newest snapshot; never nil.

@@ -2,8 +2,6 @@ package accounting
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -175,6 +173,48 @@ func TestTotalsOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// The word "clean" is good for one start: a process that is killed before its first save has published more than is saved.
+func TestCleanIsGoodForOneStart(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Duration(0)
+	start := func() (*Ledger, *Store) {
+		store := openStore(t, dir)
+		l, err := New(config(store))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, store
+	}
+	read := func(l *Ledger) {
+		at += 10 * time.Second
+		l.Sink("bench")(5, energy.Reading{Epoch: 3, At: at, Host: time.Now(), Energy: energy.Energy(at.Microseconds())})
+	}
+	l, store := start()
+	read(l)
+	read(l)
+	l.save(true)
+	store.Close()
+
+	l, store = start()
+	if n := l.Snapshot().Nodes[0]; !n.Known || n.Energy != 10*energy.Joule {
+		t.Errorf("after an end in order: %+v", n)
+	}
+	read(l)
+	l.publish(time.Now())
+	published := l.Snapshot().Nodes[0].Energy
+	store.Close() // killed: nothing was saved
+
+	l, _ = start()
+	if n := l.Snapshot().Nodes[0]; n.Known {
+		t.Errorf("%v are published at once, after %v were", n.Energy, published)
+	}
+	read(l)
+	l.publish(time.Now())
+	if n := l.Snapshot().Nodes[0]; n.Energy < published {
+		t.Errorf("%v after %v", n.Energy, published)
+	}
+}
+
 func TestBadState(t *testing.T) {
 	for name, text := range map[string]string{
 		"truncated":     `{"version":1,"clean":tr`,
@@ -244,8 +284,8 @@ func TestSavingFails(t *testing.T) {
 	if strings.Count(log.String(), "cannot be saved") != 1 {
 		t.Errorf("log %q", log.String())
 	}
-	if _, err := os.Stat(filepath.Join(dir, "state.json")); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a state was saved after all")
+	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "--state.directory") {
+		t.Errorf("a start in a directory that takes nothing: %v", err)
 	}
 }
 
