@@ -9,12 +9,11 @@ import (
 	"github.com/wattlet/wattlet/internal/wire/meterpb"
 )
 
-// Sizes in bytes that a batch needs beside its samples: its own header at its largest, and each channel's.
+// Sizes in bytes that a batch takes at most beside its samples: its tag and length, period and sweeps; and for each channel
+// the tags and lengths of itself, its counts and its missing sweeps, and its number.
 const (
-	batchHeader   = 9
-	channelHeader = 8
-	// totalsGrowth is how much longer the totals of a channel can become between two reports.
-	totalsGrowth = 6
+	batchHeader   = 10
+	channelHeader = 12
 )
 
 // BatchWriter collects the samples of one report. Make one with NewBatchWriter.
@@ -36,9 +35,10 @@ func NewBatchWriter(channels []uint32, periodUs uint32) *BatchWriter {
 	return w
 }
 
-// Reserve says how many bytes the report takes without its batch, from the size of the report before.
+// Reserve says how many bytes the report can take at most without its batch. What the report before took is no such bound:
+// means and extremes that were zero took none, and all of them may come at once.
 func (w *BatchWriter) Reserve(totals int) {
-	w.reserved = totals + batchHeader + len(w.last)*(channelHeader+totalsGrowth)
+	w.reserved = totals + batchHeader + len(w.last)*channelHeader
 }
 
 // Sweeps returns the number of sweeps collected.
