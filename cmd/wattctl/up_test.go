@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -217,16 +219,36 @@ func TestUpKeepsData(t *testing.T) {
 	}
 }
 
-// The agent goes with wattctl, however that ends.
+func TestUpInterruptedEarly(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0"}, &stdout, &stderr)
+	if status != 1 || stdout.String() != "" || stderr.String() != "wattctl: ended before the agent had two readings to compare\n" {
+		t.Errorf("status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
+	}
+}
+
+// The agent is found in PATH, and goes with wattctl, however that ends.
 func TestUpKilled(t *testing.T) {
 	t.Parallel()
-	r := process(t, []string{"TMPDIR=" + t.TempDir()}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0")
+	r := process(t, []string{"TMPDIR=" + t.TempDir(), "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0")
 	c := showing(r)
 	if err := r.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	r.wait()
 	eventually(t, "the agent has ended", nil, c.gone)
+}
+
+func TestUpWithoutAgent(t *testing.T) {
+	t.Parallel()
+	r := process(t, []string{"PATH=/nowhere"}, "up")
+	const want = "wattctl: no wattlet beside wattctl or in PATH; make build makes both, or give --agent\n"
+	if status := r.wait(); status != 2 || r.stdout.String() != "" || r.stderr.String() != want {
+		t.Errorf("status %d; want 2 and %q", status, want)
+	}
 }
 
 // What cannot be started is said on one line, and nothing is left behind.
