@@ -116,6 +116,9 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = conn.Close() // there is nothing to close in order
 		_ = udpConn.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, fmt.Errorf("%s: no answer: it is off, out of reach, or has another key or identity: %w", e.URL, context.DeadlineExceeded)
+		}
 		return nil, fmt.Errorf("%s: %w", e.URL, explain(err))
 	}
 	return &Conn{cc: coapdtls.Client(conn, opts...), url: e.URL}, nil
@@ -180,7 +183,7 @@ func explain(err error) error {
 	case errors.As(err, &shake) && errors.As(err, &alert):
 		return fmt.Errorf("%w (%w)", ErrKey, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer: it is off, out of reach, or has another key or identity: %w", context.DeadlineExceeded)
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nothing listens there: %w", syscall.ECONNREFUSED)
 	default:
