@@ -99,7 +99,7 @@ func TestEachLoad(t *testing.T) {
 					continue
 				}
 				// Over 10 s and 5,000 sweeps: resolution 40 µV and 8 mV over quantised noise, and for loads that switch, sampling
-				// every 2 ms. 0.1 % for those that hold still, 1 % for the 5 ms burst of 25 ms.
+				// every 2 ms: 0.2 % for those that change slowly, 1 % for those with edges, of which 5 ms bursts are the worst.
 				if bound := map[bool]float64{true: 0.010, false: 0.002}[strings.Contains(program, "square")]; math.Abs(off) > bound {
 					t.Errorf("%s: %+.3f %% off, more than %.1f %%", program, 100*off, 100*bound)
 				}
