@@ -62,6 +62,33 @@ var rooms = map[string]room{
 	"internal/dnssd": {
 		why: "it finds names and addresses, whatever they belong to",
 	},
+	"internal/workload": {
+		why: "identities are what all others speak of, so they depend on nobody",
+	},
+	"internal/cgroup": {
+		may: []string{"internal/workload"},
+		why: "it knows the kernel's counters; what they cost is for accounting to bring together",
+	},
+	"internal/align": {
+		may: []string{"internal/energy"},
+		why: "it computes on totals and times, whoever measured them",
+	},
+	"internal/attribution": {
+		may: []string{"internal/energy", "internal/workload"},
+		why: "the model is a pure function of intervals, live and in replay",
+	},
+	"internal/attribution/baseline": {
+		may: []string{"internal/attribution", "internal/energy", "internal/workload"},
+		why: "estimators of others, to be judged by; the agent links none",
+	},
+	"internal/trace": {
+		may: []string{"internal/energy", "internal/workload"},
+		why: "a format is read and written without knowing what is computed from it",
+	},
+	"internal/validation": {
+		may: []string{"internal/attribution", "internal/attribution/baseline", "internal/energy", "internal/workload"},
+		why: "it judges estimators through their interface, as anyone could",
+	},
 	"internal/accounting": {
 		may: []string{"internal/align", "internal/attribution", "internal/energy", "internal/workload"},
 		why: "it declares the interfaces of meters and other sources; importing one would make the rest second class",
@@ -85,7 +112,7 @@ var standardOnly = []string{"internal/energy", "internal/workload"}
 
 // pure packages compute. They get time as an argument and randomness as a source, and return what others may log: then
 // recorded traces replay through them, and a test needs no patience.
-var pure = []string{"internal/align", "internal/attribution", "internal/energy", "internal/workload"}
+var pure = []string{"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/energy", "internal/workload"}
 
 // impure are the imports a pure package does not have, with all that is below them.
 var impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "syscall"}
@@ -96,12 +123,15 @@ var clock = []string{"After", "AfterFunc", "NewTicker", "NewTimer", "Now", "Sinc
 // unlinked has for each package what its binary must not contain, and why.
 var unlinked = map[string]map[string]string{
 	"cmd/wattlet": {
-		"k8s.io/client-go/...":                 "tens of megabytes for three GET requests",
-		"github.com/prometheus/prometheus/...": "the agent exposes metrics and stores none",
-		"github.com/plgd-dev/go-coap/v3/tcp":   "meters speak UDP; nothing else may be dialled or served",
-		module + "/internal/metersim/...":      "an agent that measures cannot also make up readings",
-		module + "/internal/boardsim/...":      "an agent that measures cannot also make up boards",
-		module + "/internal/hub/...":           "the hub reaches agents over HTTP, and a board has no room for its storage",
+		"k8s.io/client-go/...":                        "tens of megabytes for three GET requests",
+		"github.com/prometheus/prometheus/...":        "the agent exposes metrics and stores none",
+		"github.com/plgd-dev/go-coap/v3/tcp":          "meters speak UDP; nothing else may be dialled or served",
+		module + "/internal/metersim/...":             "an agent that measures cannot also make up readings",
+		module + "/internal/boardsim/...":             "an agent that measures cannot also make up boards",
+		module + "/internal/trace/...":                "records leave over HTTP; compression is the recorder's work",
+		module + "/internal/attribution/baseline/...": "an agent splits energy in one way",
+		module + "/internal/validation/...":           "an agent does not judge itself",
+		module + "/internal/hub/...":                  "the hub reaches agents over HTTP, and a board has no room for its storage",
 	},
 }
 

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,6 +34,12 @@ type commands struct {
 	Config struct {
 		Import importCmd `cmd:"" help:"Turn the earlier client's configuration file into a cluster file."`
 	} `cmd:"" help:"Configuration files of clusters."`
+
+	Replay replayCmd `cmd:"" help:"Split the energy of a recorded trace, by the agent's own code."`
+
+	Bench struct {
+		Attribution benchAttributionCmd `cmd:"" help:"Judge estimators by loads whose true energies are known."`
+	} `cmd:"" help:"Benchmarks."`
 
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -63,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser, err := kong.New(&cmd,
 		kong.Name("wattctl"), kong.Description("Where the joules of an edge cluster go."),
 		kong.Writers(stdout, stderr), kong.Exit(func(code int) { left = code }),
-		kong.Vars{"load_help": loadHelp},
+		kong.Vars{"load_help": loadHelp, "estimators": strings.Join(slices.Sorted(maps.Keys(estimators)), ", ")},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 	)
 	if err != nil {

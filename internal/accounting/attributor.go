@@ -1,0 +1,749 @@
+package accounting
+
+import (
+	"slices"
+	"time"
+
+	"github.com/wattlet/wattlet/internal/align"
+	"github.com/wattlet/wattlet/internal/attribution"
+	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/workload"
+)
+
+const (
+	// waitFor is how long a tick waits for readings of its time beyond the largest lag, before that time counts as unmeasured.
+	waitFor = 30 * time.Second
+	// gapOf is the time without readings from which the ticks inside it are split as one: nobody knows its course.
+	gapOf = 1500 * time.Millisecond
+	// startLimit bounds a cold start.
+	startLimit = 10 * time.Minute
+	// leaveAfter is the time after which an ended workload's account is no longer shown on its own.
+	leaveAfter = 5 * time.Minute
+	// deaf is the time without CPU readings after which energy is no longer kept back for them.
+	deaf = 15 * time.Second
+)
+
+// Board is what an Attributor is told of its node.
+type Board struct {
+	// Classes are the names of the core classes with their numbers of cores, the reference class first; one with an empty name
+	// where all cores are alike.
+	Classes []Class
+	// Idle and Peak power, W; zero where unknown.
+	Idle, Peak float64
+	// Gain and Noise of the meter, as in attribution.Board.
+	Gain, Noise float64
+}
+
+// Class is a core class.
+type Class struct {
+	Name  string
+	Cores int
+	// Points are the operating points that are known, by frequency; without, voltages are assumed.
+	Points []OperatingPoint
+}
+
+// OperatingPoint is a frequency with the voltage it needs.
+type OperatingPoint struct {
+	KHz       int64
+	Microvolt int64
+}
+
+// AttributorConfig is what an Attributor is made of.
+type AttributorConfig struct {
+	Board Board
+	// Estimator makes the estimator; nil for CHK.
+	Estimator func(attribution.Board) attribution.Estimator
+	// Tick is the nominal time between two samples.
+	Tick time.Duration
+	// Lag is the assumed time by which power is late against CPU time; Hold is the time to wait at the start for a better
+	// estimate, during which nothing is attributed.
+	Lag, Hold time.Duration
+	// Describe says what is known of a workload.
+	Describe func(workload.ID) workload.Workload
+	// Observe is told every tick, after it was entered into the accounts; may be nil.
+	Observe func(*attribution.Tick)
+}
+
+// Attributor keeps the accounts of one node's workloads. It is fed with totals of measured energy, samples of CPU time,
+// activity and events, each in order of time, aligns them, has an estimator split the energy of each tick, and posts the shares.
+// It has no clock: live and replayed input take the same path. Times are on the host's monotonic clock.
+type Attributor struct {
+	cfg      AttributorConfig
+	est      attribution.Estimator
+	timeline align.Timeline
+	lag      *align.Lag
+	weights  weights
+
+	begun     time.Duration // time of the first total
+	lastFeed  time.Duration
+	apart     float64 // time between totals, exponential mean, s
+	partial   *tick   // the rest of a tick after the last reading in it
+	feeds     uint64
+	edge      time.Duration // of the newest tick
+	holding   bool
+	holdUntil time.Duration
+	gapFrom   time.Duration // the last gap in the readings
+	gapTo     time.Duration
+
+	byID       map[workload.ID]*tracked
+	bySlot     []*tracked
+	kernel     *tracked
+	kernelSum  float64
+	kernelHigh float64
+	last       time.Duration // of the last sample
+	sampled    bool
+	busy       float64 // weighted CPU-seconds so far
+	node       map[string]time.Duration
+
+	open  *tick   // the newest, whose activity is still coming in
+	queue []*tick // waiting for energy, oldest first
+	spare []*tick
+	uses  []attribution.Use
+	ahead []*tick // given to the estimator, not yet split
+
+	accounts *Accounts
+	base     attribution.BaseView
+	charges  []*attribution.Charge
+
+	functionKeys []functionKey
+}
+
+// tracked is a workload that is seen.
+type tracked struct {
+	workload.Workload
+	slot    attribution.Slot
+	cpu     [attribution.MaxClasses + 1]time.Duration // the last counters; the last one without class
+	seen    [attribution.MaxClasses + 1]bool
+	account *WorkloadAccount
+	serves  *FunctionAccount
+	ended   bool
+	in      *tick // the tick in which its entry is at index
+	index   int
+
+	cold      bool
+	coldSince time.Duration
+
+	active     bool // activity is known
+	inFlight   float64
+	activityAt time.Duration
+	flow       float64 // request-seconds since the tick's start
+	started    int64
+	completed  int64
+	starts     float64 // since the tick's start
+	completes  float64
+}
+
+// tick is an interval with what ran in it.
+type tick struct {
+	start, end time.Duration // of the CPU time
+	from, edge time.Duration // of its energy
+	node       [attribution.MaxClasses]float64
+	weight     [attribution.MaxClasses]float64
+	uses       []use
+	regime     string
+}
+
+// use is what one workload did in a tick.
+type use struct {
+	t                  *tracked
+	use                attribution.Use
+	inFlightAt         float64 // at the end
+	started, completed float64
+	activeKnown        bool
+}
+
+// NewAttributor returns an Attributor with the accounts given, to which it adds; nil for new ones.
+func NewAttributor(cfg AttributorConfig, accounts *Accounts) *Attributor {
+	if accounts == nil {
+		accounts = NewAccounts()
+	}
+	b := attribution.Board{Idle: cfg.Board.Idle, Peak: cfg.Board.Peak, Gain: cfg.Board.Gain, Noise: cfg.Board.Noise}
+	for q, c := range cfg.Board.Classes[:min(len(cfg.Board.Classes), attribution.MaxClasses)] {
+		b.Cores[q] = c.Cores
+	}
+	a := &Attributor{
+		cfg: cfg, lag: align.NewLag(cfg.Tick, cfg.Lag), byID: map[workload.ID]*tracked{}, accounts: accounts,
+		node: map[string]time.Duration{}, weights: newWeights(cfg.Board.Classes), holding: cfg.Hold > 0,
+	}
+	if cfg.Estimator != nil {
+		a.est = cfg.Estimator(b)
+	} else {
+		a.est = attribution.New(b)
+	}
+	return a
+}
+
+// Energy takes in a total of measured energy and of unmeasured time, at a time of the host's clock. Totals may begin anywhere;
+// times that do not ascend are taken for a little later than the last.
+func (a *Attributor) Energy(at time.Duration, total energy.Energy, unmeasured time.Duration) {
+	if a.feeds == 0 {
+		a.accounts.begin(total)
+	} else if at <= a.lastFeed {
+		at = a.lastFeed + time.Microsecond
+	}
+	if a.feeds > 0 && at-a.lastFeed > gapOf {
+		a.gapFrom, a.gapTo = a.lastFeed, at
+	}
+	if d := (at - a.lastFeed).Seconds(); a.feeds == 1 {
+		a.apart = d
+	} else if a.feeds > 1 {
+		a.apart += (min(d, 2*a.apart) - a.apart) / 16
+	}
+	a.feeds++
+	a.lastFeed = at
+	a.timeline.Add(align.Reading{Epoch: 1, At: at, Host: at, Energy: total, Unmeasured: unmeasured})
+	if a.feeds == 1 {
+		a.timeline.GiveUp(at)
+		a.begun = at
+	}
+	a.advance()
+}
+
+// Sample takes in a reading of the kernel's counters and forms a tick from it and the one before.
+func (a *Attributor) Sample(s *workload.Sample) {
+	if a.sampled && s.At <= a.last {
+		return
+	}
+	a.closeTick()
+	t := a.newTick()
+	t.start, t.end = a.last, s.At
+	elapsed := (s.At - a.last).Seconds()
+	sum := 0.0 // of all workloads, to tell what is the kernel's own
+	nodeSum := 0.0
+	for i := range s.Usage {
+		u := &s.Usage[i]
+		q := a.class(u.Class)
+		if u.ID == workload.Node {
+			before, ok := a.node[u.Class]
+			a.node[u.Class] = u.CPU
+			if ok && a.sampled && u.CPU > before {
+				d := (u.CPU - before).Seconds()
+				nodeSum += d
+				t.node[min(q, attribution.MaxClasses-1)%max(1, len(a.cfg.Board.Classes))] += d
+			}
+			continue
+		}
+		w := a.track(u.ID)
+		before := w.cpu[q]
+		fresh := !w.seen[q]
+		w.cpu[q], w.seen[q] = u.CPU, true
+		switch {
+		case !a.sampled:
+			continue
+		case fresh && u.CPU.Seconds() > elapsed*float64(a.cores()+1):
+			continue // it has run before we looked
+		case u.CPU <= before:
+			continue
+		}
+		d := (u.CPU - before).Seconds()
+		sum += d
+		at := a.entry(t, w)
+		if q == attribution.MaxClasses {
+			at.use.Unclassed += d
+		} else {
+			at.use.CPU[q] += d
+		}
+	}
+	if a.sampled && len(a.node) > 0 {
+		// The node's counters tick 100 times a second and the groups' every microsecond, so the difference is noisy: only what
+		// it grows beyond its highest value so far is the kernel's.
+		a.kernelSum += nodeSum - sum
+		if d := a.kernelSum - a.kernelHigh; d > 0 {
+			a.kernelHigh = a.kernelSum
+			if a.kernel == nil {
+				a.kernel = a.track(workload.Kernel)
+			}
+			a.entry(t, a.kernel).use.Unclassed += d
+		}
+	}
+	a.weights.take(s.Frequency, &t.weight)
+	for _, id := range s.Ended {
+		if w := a.byID[id]; w != nil {
+			w.ended = true
+		}
+	}
+	first := !a.sampled
+	a.sampled, a.last = true, s.At
+	if first || elapsed > 10 {
+		for i := range t.uses {
+			t.uses[i].t.in = nil
+		}
+		a.restart(s.At)
+		a.recycle(t)
+		a.dropEnded()
+		return
+	}
+	for i := range t.uses {
+		u := &t.uses[i].use
+		for q := range t.weight {
+			a.busy += t.weight[q] * u.CPU[q]
+		}
+		a.busy += u.Unclassed
+	}
+	a.open = t
+}
+
+// cores is the number of cores.
+func (a *Attributor) cores() int {
+	n := 0
+	for _, c := range a.cfg.Board.Classes {
+		n += c.Cores
+	}
+	return n
+}
+
+// class returns the index of a class; MaxClasses for one that is not known, unless there is only one.
+func (a *Attributor) class(name string) int {
+	for q, c := range a.cfg.Board.Classes {
+		if c.Name == name && q < attribution.MaxClasses {
+			return q
+		}
+	}
+	if len(a.cfg.Board.Classes) <= 1 {
+		return 0
+	}
+	return attribution.MaxClasses
+}
+
+// track returns the record of a workload, made at its first sight.
+func (a *Attributor) track(id workload.ID) *tracked {
+	w := a.byID[id]
+	if w != nil {
+		return w
+	}
+	var d workload.Workload
+	if id == workload.Kernel {
+		d = workload.Workload{Kind: workload.System, Name: "kernel"}
+	} else {
+		d = a.cfg.Describe(id)
+	}
+	d.ID = id
+	w = &tracked{Workload: d, inFlight: -1}
+	w.slot = a.est.Enter(d)
+	for int(w.slot) >= len(a.bySlot) {
+		a.bySlot = append(a.bySlot, nil)
+	}
+	a.bySlot[w.slot] = w
+	a.byID[id] = w
+	w.account = a.accounts.workload(d)
+	w.account.users++
+	if d.Kind == workload.Function {
+		w.serves = a.accounts.function(d.Namespace, d.Function)
+		w.serves.users++
+	}
+	return w
+}
+
+// entry returns the workload's entry in a tick that is still open.
+func (a *Attributor) entry(t *tick, w *tracked) *use {
+	if w.in != t {
+		w.in, w.index = t, len(t.uses)
+		t.uses = append(t.uses, use{t: w, use: attribution.Use{Slot: w.slot, InFlight: -1}})
+	}
+	return &t.uses[w.index]
+}
+
+func (a *Attributor) newTick() *tick {
+	if n := len(a.spare); n > 0 {
+		t := a.spare[n-1]
+		a.spare = a.spare[:n-1]
+		*t = tick{uses: t.uses[:0]}
+		return t
+	}
+	return &tick{}
+}
+
+func (a *Attributor) recycle(t *tick) { a.spare = append(a.spare, t) }
+
+// Activity takes in what a function's workload was asked to do.
+func (a *Attributor) Activity(v workload.Activity) {
+	w := a.byID[v.ID]
+	if w == nil {
+		return
+	}
+	if !w.active {
+		w.active, w.inFlight, w.activityAt, w.started, w.completed = true, float64(v.InFlight), v.At, v.Started, v.Completed
+		return
+	}
+	now := float64(v.InFlight)
+	held := max(0, (v.At - w.activityAt).Seconds())
+	if v.At-w.activityAt <= 2*a.cfg.Tick {
+		w.flow += held * (w.inFlight + now) / 2
+	} else {
+		w.flow += held * w.inFlight // told at changes only
+	}
+	w.inFlight, w.activityAt = now, max(w.activityAt, v.At)
+	w.starts += float64(max(0, v.Started-w.started))
+	w.completes += float64(max(0, v.Completed-w.completed))
+	w.started, w.completed = v.Started, v.Completed
+}
+
+// Event takes in something that happened.
+func (a *Attributor) Event(e workload.Event) {
+	if e.ID == workload.Node {
+		if len(e.What) > len(workload.RegimePrefix) && e.What[:len(workload.RegimePrefix)] == workload.RegimePrefix {
+			a.lag.Regime()
+			if a.open != nil {
+				a.open.regime = e.What[len(workload.RegimePrefix):]
+			}
+		}
+		return
+	}
+	switch w := a.byID[e.ID]; {
+	case e.What == workload.Created:
+		w = a.track(e.ID)
+		if w.serves != nil && !w.cold {
+			w.cold, w.coldSince = true, e.At
+			w.serves.ColdStarts++
+		}
+	case w == nil:
+	case e.What == workload.Ready, e.What == workload.Stopped:
+		w.cold = false
+	}
+}
+
+// closeTick ends the newest tick, whose activity is complete, and puts it into the queue.
+func (a *Attributor) closeTick() {
+	t := a.open
+	if t == nil {
+		return
+	}
+	a.open = nil
+	length := (t.end - t.start).Seconds()
+	for _, w := range a.bySlot {
+		if w == nil || !w.active {
+			continue
+		}
+		if t.end > w.activityAt { // held since
+			w.flow += (t.end - w.activityAt).Seconds() * w.inFlight
+			w.activityAt = t.end
+		}
+		if w.flow > 0 || w.starts > 0 || w.completes > 0 || w.inFlight > 0 {
+			a.entry(t, w)
+		}
+	}
+	for i := range t.uses {
+		u := &t.uses[i]
+		w := u.t
+		if w.cold && t.end-w.coldSince > startLimit {
+			w.cold = false
+		}
+		u.use.Cold = w.cold
+		if !w.active {
+			continue
+		}
+		u.activeKnown = true
+		u.use.InFlight = max(0, w.flow) / length
+		u.use.Started, u.use.Completed = w.starts, w.completes
+		u.started, u.completed, u.inFlightAt = w.starts, w.completes, w.inFlight
+		w.flow, w.starts, w.completes = 0, 0, 0
+	}
+	for i := range t.uses {
+		t.uses[i].t.in = nil // the record of a tick is used again
+	}
+	slices.SortFunc(t.uses, func(x, y use) int { return int(x.t.slot - y.t.slot) })
+	a.queue = append(a.queue, t)
+	a.dropEnded()
+	a.lag.Tick(&a.timeline, t.end, a.busy)
+	t.edge = a.lag.Edge(t.end)
+	t.from = a.edge
+	a.edge = t.edge
+	a.advance()
+}
+
+// dropEnded lets go of workloads whose last CPU time is counted.
+func (a *Attributor) dropEnded() {
+	for id, w := range a.byID {
+		if w.ended {
+			delete(a.byID, id)
+			a.est.Leave(w.slot)
+			w.account.endedAt = a.last
+		}
+	}
+}
+
+// restart begins anew after a time without samples: its energy cannot be split.
+func (a *Attributor) restart(at time.Duration) {
+	a.flushQueue()
+	edge := at + a.lag.State().Lag
+	if a.holding {
+		if a.holdUntil == 0 {
+			a.holdUntil = at + a.cfg.Hold
+		}
+		return
+	}
+	a.place(edge)
+}
+
+// place makes an edge at which attribution begins; energy before it goes to base.
+func (a *Attributor) place(edge time.Duration) {
+	s := a.timeline.GiveUp(edge)
+	a.accounts.give(s.Energy+s.Late, s.Unmeasured)
+	a.edge = edge
+}
+
+// flushQueue gives up what is queued.
+func (a *Attributor) flushQueue() {
+	for len(a.queue) > 0 {
+		a.pop(1, true)
+	}
+	if t := a.partial; t != nil {
+		a.partial = nil
+		a.split(t, a.timeline.GiveUp(t.edge))
+	}
+}
+
+// advance splits the ticks whose energy is known.
+func (a *Attributor) advance() {
+	if a.holding {
+		if len(a.queue) == 0 {
+			return
+		}
+		newest := a.queue[len(a.queue)-1]
+		if a.lag.State().Accepted == 0 && newest.end < a.holdUntil && len(a.queue) < 1000 {
+			return
+		}
+		a.release()
+	}
+	have, ok := a.timeline.Newest()
+	for len(a.queue) > 0 {
+		n := 1
+		t := a.queue[0]
+		if t.edge > a.gapFrom && t.edge < a.gapTo {
+			for n < len(a.queue) && a.queue[n-1].edge < a.gapTo {
+				n++
+			}
+			if a.queue[n-1].edge < a.gapTo {
+				return // the tick in which the gap ends is still to come
+			}
+		}
+		switch last := a.queue[n-1]; {
+		case ok && have >= last.edge:
+			a.pop(n, false)
+		case a.last > t.edge+align.MaxLag+waitFor:
+			a.pop(1, true)
+		default:
+			return
+		}
+	}
+}
+
+// release ends the hold: edges are placed with the lag that was found.
+func (a *Attributor) release() {
+	a.holding = false
+	a.lag.Settle()
+	a.place(a.lag.Edge(a.queue[0].start))
+	for _, t := range a.queue {
+		t.from, t.edge = a.edge, a.lag.Edge(t.end)
+		a.edge = t.edge
+	}
+}
+
+// pop takes the n oldest ticks, as one, off the queue, and gives them to the estimator.
+func (a *Attributor) pop(n int, giveUp bool) {
+	t := a.queue[0]
+	for _, m := range a.queue[1:n] {
+		merge(t, m)
+		a.recycle(m)
+	}
+	a.queue = append(a.queue[:0], a.queue[n:]...)
+	if giveUp {
+		t = a.join(t)
+		a.split(t, a.timeline.GiveUp(t.edge))
+		return
+	}
+	// Where readings are as far apart as samples, energy between them is less certain than CPU time between samples: then it
+	// is the ticks that are cut at readings.
+	if a.apart > coarse*(t.end-t.start).Seconds() {
+		for {
+			at, ok := a.timeline.Next(t.from)
+			if !ok || at >= t.edge {
+				break
+			}
+			head := a.join(a.head(t, at))
+			span, _ := a.timeline.Advance(at)
+			a.split(head, span)
+		}
+		if t.end/grid == t.start/grid {
+			a.partial = a.join(t)
+			return
+		}
+	}
+	t = a.join(t)
+	span, _ := a.timeline.Advance(t.edge)
+	a.split(t, span)
+}
+
+// coarse is the time between readings, in ticks, from which ticks are cut at readings.
+const coarse = 0.7
+
+// grid is the time at whose multiples ticks are not cut otherwise, so that periods which are reported end where they should.
+const grid = attribution.ReportPeriod
+
+// join adds a tick to what is left of the one before.
+func (a *Attributor) join(t *tick) *tick {
+	p := a.partial
+	if p == nil {
+		return t
+	}
+	a.partial = nil
+	merge(p, t)
+	a.recycle(t)
+	return p
+}
+
+// head cuts off the part of a tick whose energy was measured until an edge.
+func (a *Attributor) head(t *tick, edge time.Duration) *tick {
+	h := a.newTick()
+	f := float64(edge-t.from) / float64(t.edge-t.from)
+	uses := h.uses
+	*h = *t
+	h.edge, h.end = edge, t.start+time.Duration(f*float64(t.end-t.start))
+	t.from, t.start, t.regime = edge, h.end, ""
+	h.uses = append(uses, t.uses...)
+	for q := range h.node {
+		h.node[q] *= f
+		t.node[q] -= h.node[q]
+	}
+	for i := range h.uses {
+		h.uses[i].scale(f)
+		t.uses[i].scale(1 - f)
+	}
+	return h
+}
+
+// scale leaves a part of a use; the mean number in flight is that of the whole.
+func (u *use) scale(f float64) {
+	for q := range u.use.CPU {
+		u.use.CPU[q] *= f
+	}
+	u.use.Unclassed *= f
+	u.use.Started *= f
+	u.use.Completed *= f
+	u.started *= f
+	u.completed *= f
+}
+
+// split gives a tick with its energy to the estimator.
+func (a *Attributor) split(t *tick, span align.Span) {
+	if t.regime != "" {
+		a.est.Regime(t.regime)
+	}
+	if span.Late != 0 {
+		a.accounts.give(span.Late, 0)
+	}
+	a.accounts.Unmeasured += span.Unmeasured
+	// Where part of the tick was not measured, nobody knows to which workloads the rest belongs.
+	if length := t.end - t.start; span.Unmeasured > length/10 || span.End-span.Start < length/2 {
+		a.accounts.give(span.Energy, 0)
+		a.drop(t)
+		return
+	}
+	a.uses = a.uses[:0]
+	for i := range t.uses {
+		a.uses = append(a.uses, t.uses[i].use)
+	}
+	a.ahead = append(a.ahead, t)
+	a.est.Step(&attribution.Interval{Start: t.start, End: t.end, Energy: span.Energy, Weight: t.weight, Node: t.node, Uses: a.uses}, a.enter)
+}
+
+// drop counts a tick's requests although its energy is nobody's.
+func (a *Attributor) drop(t *tick) {
+	for i := range t.uses {
+		if u := &t.uses[i]; u.t.serves != nil {
+			u.t.serves.pending.add(u)
+		}
+	}
+	a.recycle(t)
+}
+
+// merge adds the later tick m to t.
+func merge(t, m *tick) {
+	a, b := (t.end - t.start).Seconds(), (m.end - m.start).Seconds()
+	for q := range t.node {
+		t.node[q] += m.node[q]
+		t.weight[q] = (t.weight[q]*a + m.weight[q]*b) / (a + b)
+	}
+	for i := range m.uses {
+		v := &m.uses[i]
+		at := slices.IndexFunc(t.uses, func(u use) bool { return u.t == v.t })
+		if at < 0 {
+			at = len(t.uses)
+			t.uses = append(t.uses, use{t: v.t, use: attribution.Use{Slot: v.use.Slot, InFlight: -1}})
+		}
+		u := &t.uses[at]
+		for q := range u.use.CPU {
+			u.use.CPU[q] += v.use.CPU[q]
+		}
+		u.use.Unclassed += v.use.Unclassed
+		if v.activeKnown {
+			u.use.InFlight = (max(0, u.use.InFlight)*a + v.use.InFlight*b) / (a + b)
+			u.activeKnown = true
+		} else if u.use.InFlight > 0 {
+			u.use.InFlight *= a / (a + b)
+		}
+		u.use.Started += v.use.Started
+		u.use.Completed += v.use.Completed
+		u.started, u.completed, u.inFlightAt = u.started+v.started, u.completed+v.completed, v.inFlightAt
+		u.use.Cold = u.use.Cold || v.use.Cold
+	}
+	slices.SortFunc(t.uses, func(x, y use) int { return int(x.t.slot - y.t.slot) })
+	t.end, t.edge = m.end, m.edge
+	if m.regime != "" {
+		t.regime = m.regime
+	}
+}
+
+// Idle says that it is now, although no sample has come for a while: energy is kept back for one no longer than needed.
+func (a *Attributor) Idle(now time.Duration) {
+	if a.feeds == 0 || a.sampled && now-a.last < deaf {
+		return
+	}
+	a.closeTick()
+	a.flushQueue()
+	a.est.Flush(a.enter)
+	a.sampled = false
+	clear(a.node)
+	if have, ok := a.timeline.Newest(); ok {
+		a.place(have)
+	}
+}
+
+// Flush splits all that can be split, and gives the rest to base. Nothing may be fed after it.
+func (a *Attributor) Flush() {
+	a.closeTick()
+	if a.holding && len(a.queue) > 0 {
+		a.release()
+	}
+	a.advance()
+	have, ok := a.timeline.Newest()
+	if !ok {
+		return
+	}
+	if t := a.partial; t != nil && t.edge <= have {
+		a.partial = nil
+		a.split(t, a.timeline.GiveUp(t.edge))
+	}
+	a.est.Flush(a.enter)
+	if a.partial != nil {
+		a.drop(a.partial)
+		a.partial = nil
+	}
+	for _, t := range a.queue {
+		a.drop(t)
+	}
+	a.queue = nil
+	a.place(have)
+}
+
+// Accounts returns the accounts, which go on changing.
+func (a *Attributor) Accounts() *Accounts { return a.accounts }
+
+// Workload returns what a slot of an observed tick stands for.
+func (a *Attributor) Workload(s attribution.Slot) workload.Workload { return a.bySlot[s].Workload }
+
+// Lag returns the state of alignment.
+func (a *Attributor) Lag() align.LagState { return a.lag.State() }
+
+// Model returns what the estimator has learnt.
+func (a *Attributor) Model() attribution.Model { return a.est.Model() }
