@@ -89,12 +89,20 @@ var rooms = map[string]room{
 		may: []string{"internal/attribution", "internal/attribution/baseline", "internal/energy", "internal/workload"},
 		why: "it judges estimators through their interface, as anyone could",
 	},
+	"internal/boardsim": {
+		may: []string{"internal/energy", "internal/workload"},
+		why: "it stands for boards, which share nothing with the agent but kernel files and joules",
+	},
+	"internal/activity": {
+		may: []string{"internal/workload"},
+		why: "it counts requests; whose energy they used is accounting's business",
+	},
 	"internal/accounting": {
 		may: []string{"internal/align", "internal/attribution", "internal/energy", "internal/workload"},
 		why: "it declares the interfaces of meters and other sources; importing one would make the rest second class",
 	},
 	"internal/exporter": {
-		may: []string{"internal/accounting", "internal/energy", "internal/workload"},
+		may: []string{"internal/accounting", "internal/attribution", "internal/energy", "internal/workload"},
 		why: "it reads snapshots, so that a scrape can neither touch a source nor change a number",
 	},
 	"cmd/wattlet": {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,49 +13,44 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
-	"github.com/wattlet/wattlet/internal/energy"
-	"github.com/wattlet/wattlet/internal/exporter"
+	"github.com/wattlet/wattlet/internal/boardsim"
 	"github.com/wattlet/wattlet/internal/meter"
 	"github.com/wattlet/wattlet/internal/metersim"
 )
 
 type upCmd struct {
-	Listen string        `default:"127.0.0.1:9780" help:"Address of the agent's pages."`
+	Boards string        `default:"6" placeholder:"N" help:"How many boards, or which, as coral,pynq-z1."`
+	Listen string        `default:"127.0.0.1:9780" help:"Address of the first board's agent; the others take ports that are free."`
 	Data   string        `type:"path" placeholder:"DIR" help:"Keep key, configuration and counters here; default a directory that is removed at the end."`
 	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
-	Seed   uint64        `default:"1" help:"Makes the sensors' noise repeatable."`
+	Seed   uint64        `default:"1" help:"Makes the boards' loads and the sensors' noise repeatable."`
 	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
 }
 
-// board is a simulated board: its name and what it draws. Idle and full-load power are those measured at the supplies of the
-// real boards; the pattern of use is made up.
-type board struct{ name, load string }
+// tickOfAgents is the time between two of an agent's snapshots. The shorter, the better can short invocations be told apart.
+const tickOfAgents = 200 * time.Millisecond
 
-var boards = []board{
-	{"raspberrypi", "constant:1.52W+square:0W,0.77W,3s,40%+square:0W,1.54W,20s,25%"},
-	{"pynq-z1", "constant:1.9W+square:0W,0.35W,800ms,50%"},
-	{"odroid-xu4-1", "constant:2.75W+square:0W,1.97W,5s,60%+square:0W,2.9W,47s,30%"},
-	{"odroid-xu4-2", "constant:2.31W+sine:0.6W,0.6W,30s"},
-	{"coral", "constant:3.2W+square:0W,1.7W,250ms,35%"},
-	{"jetson-nano", "constant:1.25W+square:0W,4.1W,12s,50%"},
-}
-
-// Run makes a meter with six boards and a real agent that reads it, and shows what the agent measures until interrupted.
+// Run makes simulated boards, a meter they are connected to, and a real agent for each, and shows what the agents measure until
+// interrupted.
 func (c upCmd) Run(a *app) (err error) {
+	fleet, err := c.fleet()
+	if err != nil {
+		return err
+	}
 	agent, err := c.findAgent()
 	if err != nil {
 		return err
 	}
-	listen, err := freePort(c.Listen)
+	listen, err := freePorts(c.Listen, len(fleet))
 	if err != nil {
 		return err
 	}
@@ -66,7 +60,7 @@ func (c upCmd) Run(a *app) (err error) {
 			return fmt.Errorf("working directory: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	} else if err := os.MkdirAll(dir, 0o750); err != nil {
+	} else if err := os.MkdirAll(filepath.Join(dir, "state"), 0o750); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	keyFile := filepath.Join(dir, "bench-1.psk")
@@ -74,45 +68,63 @@ func (c upCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	sim, err := c.meter(key)
+	boards := make([]*board, len(fleet))
+	dogs, err := newWatchdogs(boards)
+	if err != nil {
+		return err
+	}
+	defer dogs.Close()
+	// A board has just been switched on; what is there of an earlier one would be of another boot.
+	trees := filepath.Join(dir, "boards")
+	if err := os.RemoveAll(trees); err != nil {
+		return fmt.Errorf("boards' files: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(trees)) }()
+	for i, o := range fleet {
+		if boards[i], err = newBoard(o, uint32(i+1), filepath.Join(trees, o.Name), dogs); err != nil {
+			return err
+		}
+		defer boards[i].tree.Close() //nolint:errcheck // nothing is buffered
+		boards[i].url = "http://" + here(listen[i].AddrPort()).String()
+	}
+	sim, err := c.meter(key, boards)
 	if err != nil {
 		return err
 	}
 	defer sim.Close() //nolint:errcheck // Run has closed it
-	config, err := writeCluster(dir, sim.URL())
+	config, err := writeCluster(dir, sim.URL(), boards)
 	if err != nil {
 		return err
 	}
+	for _, b := range boards { // the agents are to find the files of a board that runs
+		if err := b.update(sim.Now()); err != nil {
+			return err
+		}
+	}
 
-	// Meter and agent outlive the interrupt, so that the last figures can be asked for.
+	// All of it outlives the interrupt, so that the last figures can be asked for.
 	running, stop := context.WithCancel(context.WithoutCancel(a.ctx))
 	defer stop()
 	g, ctx := errgroup.WithContext(running)
-	var log strings.Builder
-	cmd := exec.CommandContext(ctx, agent, "--config.file="+config, "--node=raspberrypi", "--web.listen-address="+listen.String(),
-		"--state.directory="+filepath.Join(dir, "state"), "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	// A terminal's Ctrl-C is for us alone; if we are killed, the agent goes too. The kernel takes the death of the thread that
-	// started it for ours.
+	g.Go(func() error { return sim.Run(ctx) })
+	g.Go(func() error { return dogs.run(ctx) })
+	for _, b := range boards {
+		g.Go(func() error { return b.run(ctx, sim.Now) })
+	}
+	// The kernel takes the death of the thread that started the agents for ours, see start.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the agent: %w", err)
-	}
-	g.Go(func() error { return sim.Run(ctx) })
-	g.Go(func() error {
-		_ = cmd.Wait() // the state tells more
-		if ctx.Err() == nil || cmd.ProcessState.ExitCode() > 0 {
-			return fmt.Errorf("the agent ended with %v: %s", cmd.ProcessState, cmp.Or(strings.TrimSpace(log.String()), "it said nothing"))
+	for i, b := range boards {
+		wait, err := b.start(ctx, agent, "--config.file="+config, "--web.listen-address="+listen[i].String(),
+			"--state.directory="+filepath.Join(dir, "state", b.name), "--tick="+tickOfAgents.String(), "--log.level=warn")
+		if err != nil {
+			stop()
+			return errors.Join(err, g.Wait())
 		}
-		return nil
-	})
+		g.Go(wait)
+	}
 	show := &display{
-		app: a, url: "http://" + here(listen.AddrPort()).String(), client: http.Client{Timeout: 5 * time.Second},
-		sim: sim, keyFile: keyFile, tty: isTerminal(a.stdout),
+		app: a, client: http.Client{Timeout: 5 * time.Second}, sim: sim, boards: boards, keyFile: keyFile, tty: isTerminal(a.stdout),
 	}
 	g.Go(func() error {
 		defer stop()
@@ -122,6 +134,34 @@ func (c upCmd) Run(a *app) (err error) {
 		return err
 	}
 	return show.summary()
+}
+
+// fleet returns the boards that are wanted.
+func (c upCmd) fleet() ([]boardsim.Options, error) {
+	all := boardsim.Fleet(c.Seed)
+	if n, err := strconv.Atoi(c.Boards); err == nil {
+		if n < 1 || n > len(all) {
+			return nil, usagef("--boards=%d: there are 1 to %d", n, len(all))
+		}
+		return all[:n], nil
+	}
+	var some []boardsim.Options
+	for name := range strings.SplitSeq(c.Boards, ",") {
+		named := func(o boardsim.Options) bool { return o.Name == name }
+		i := slices.IndexFunc(all, named)
+		if i < 0 {
+			var names []string
+			for _, o := range all {
+				names = append(names, o.Name)
+			}
+			return nil, usagef("--boards=%s: %q is none of %s", c.Boards, name, strings.Join(names, ", "))
+		}
+		if slices.ContainsFunc(some, named) {
+			return nil, usagef("--boards=%s: %s is there twice", c.Boards, name)
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
 }
 
 // findAgent returns the path of the wattlet binary.
@@ -142,15 +182,29 @@ func (c upCmd) findAgent() (string, error) {
 	return path, nil
 }
 
-// freePort returns an address as the agent is to be given it, with a port of its own for port 0, or says who cannot have it
-// sooner than the agent could. Somebody may still take it in between.
-func freePort(address string) (*net.TCPAddr, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("serve the agent's pages: %w; choose another --listen", err)
+// freePorts returns n addresses as the agents are to be given them: the one that is asked for, and for the others the ports
+// after it or, where those are taken, any. It says who cannot have theirs sooner than an agent could. Somebody may still take
+// one in between.
+func freePorts(address string, n int) ([]*net.TCPAddr, error) {
+	var addrs []*net.TCPAddr
+	var errs []error
+	for i := range n {
+		l, err := net.Listen("tcp", address)
+		if err != nil && i > 0 {
+			host, _, _ := net.SplitHostPort(address) // it was good for the first
+			l, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("serve the agents' pages: %w; choose another --listen", err)
+		}
+		defer func() { errs = append(errs, l.Close()) }() // all are held until each has its own
+		addr, _ := l.Addr().(*net.TCPAddr)
+		addrs = append(addrs, addr)
+		if host, port, _ := net.SplitHostPort(address); port != "0" {
+			address = net.JoinHostPort(host, strconv.Itoa(addr.Port+1))
+		}
 	}
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr, l.Close()
+	return addrs, errors.Join(errs...)
 }
 
 // keepKey returns the key of an earlier run or makes one.
@@ -169,25 +223,21 @@ func keepKey(path string) ([]byte, error) {
 }
 
 // meter makes the meter that all boards are connected to.
-func (c upCmd) meter(key []byte) (*metersim.Sim, error) {
+func (c upCmd) meter(key []byte, boards []*board) (*metersim.Sim, error) {
 	o := metersim.Options{Name: "bench-1", PSK: metersim.OneKey("wattlet", key), Seed: c.Seed, SweepJitter: metersim.DefaultSweepPeriod}
-	for i, b := range boards {
-		load, err := metersim.ParseLoad(b.load, nil)
-		if err != nil {
-			return nil, err
-		}
+	for _, b := range boards {
 		o.Channels = append(o.Channels, metersim.Channel{
-			Number: uint32(i + 1), Name: b.name, Load: load, Supply: 5100 * 1000, ShuntUohm: 50_000, SourceUohm: 60_000, Noise: 1.5,
+			Number: b.channel, Name: b.name, Load: b.Load(), Supply: 5100 * 1000, ShuntUohm: 30_000, SourceUohm: 60_000, Noise: 1.5,
 		})
 	}
 	return metersim.Listen(o)
 }
 
-// writeCluster writes the cluster's file; all boards are served by one agent, since none of them is real.
-func writeCluster(dir, url string) (string, error) {
+// writeCluster writes the cluster's file.
+func writeCluster(dir, url string, boards []*board) (string, error) {
 	nodes := map[string]any{}
-	for i, b := range boards {
-		nodes[b.name] = map[string]any{"meter": "bench-1", "channel": i + 1, "agent": "raspberrypi"}
+	for _, b := range boards {
+		nodes[b.name] = map[string]any{"meter": "bench-1", "channel": b.channel}
 	}
 	text, err := yaml.Marshal(map[string]any{
 		"meters": map[string]any{"bench-1": map[string]any{"url": url, "psk_identity": "wattlet", "psk_file": "bench-1.psk"}},
@@ -203,131 +253,40 @@ func writeCluster(dir, url string) (string, error) {
 	return path, nil
 }
 
-// display shows the agent's snapshots.
-type display struct {
-	*app
-	url     string
-	client  http.Client
-	sim     *metersim.Sim
-	keyFile string
-	tty     bool
-	// first and last are the snapshots that summary compares.
-	first, last *exporter.SnapshotView
-}
-
-// patience is how long the agent may give no figures.
-const patience = 20 * time.Second
-
-// run asks the agent, and shows what is new, until it is interrupted, or has shown figures for so long if that is not 0; then a
-// last time.
-func (d *display) run(ctx context.Context, interrupt <-chan struct{}, long time.Duration) error {
-	poll := time.NewTicker(200 * time.Millisecond)
-	defer poll.Stop()
-	var end <-chan time.Time
-	for heard := time.Now(); ; {
-		v, err := d.fetch(ctx)
-		switch {
-		case err == nil:
-			heard = time.Now()
-			if d.first == nil {
-				d.first = v
-				if long > 0 {
-					end = time.After(long)
-				}
-			}
-			if d.last == nil || d.tty && !v.Time.Equal(d.last.Time) {
-				d.draw(v)
-			}
-			d.last = v
-		case time.Since(heard) > patience:
-			return fmt.Errorf("the agent gives no figures: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-poll.C:
-			continue
-		case <-interrupt:
-		case <-end:
-		}
-		if v, err := d.fetch(ctx); err == nil && d.first != nil { // else the one before has to do
-			d.last = v
+// start starts the board's agent and returns a function that waits for its end. The calling goroutine must be locked to a thread
+// that lives on.
+func (b *board) start(ctx context.Context, agent string, args ...string) (wait func() error, err error) {
+	args = append(args, "--node="+b.name, "--path.proc="+filepath.Join(b.dir, "proc"), "--path.sys="+filepath.Join(b.dir, "sys"),
+		"--functions.file="+b.functionsFile())
+	cmd := exec.CommandContext(ctx, agent, args...)
+	log := new(tail)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A terminal's Ctrl-C is for us alone; if we are killed, the agent goes too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	return func() error {
+		_ = cmd.Wait() // the state tells more
+		if ctx.Err() == nil || cmd.ProcessState.ExitCode() > 0 {
+			return fmt.Errorf("the agent of %s ended with %v: %s", b.name, cmd.ProcessState, cmp.Or(strings.TrimSpace(string(*log)), "it said nothing"))
 		}
 		return nil
-	}
+	}, nil
 }
 
-// fetch returns a snapshot in which every board has a reading.
-func (d *display) fetch(ctx context.Context) (*exporter.SnapshotView, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/snapshot", http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := d.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
-	v := new(exporter.SnapshotView)
-	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
-		return nil, fmt.Errorf("%s: %w", req.URL, err)
-	}
-	if len(v.Nodes) != len(boards) || len(v.Meters) != 1 {
-		return nil, fmt.Errorf("%s: that is not our agent", req.URL)
-	}
-	for _, n := range v.Nodes {
-		if n.PowerUW == nil {
-			return nil, fmt.Errorf("no reading of %s: %s", n.Node, v.Meters[0].Error)
-		}
-	}
-	return v, nil
-}
+// tail keeps the end of what is written to it.
+type tail []byte
 
-// draw prints a snapshot, in place on a terminal.
-func (d *display) draw(v *exporter.SnapshotView) {
-	var b strings.Builder
-	if d.tty {
-		b.WriteString("\x1b[H\x1b[2J")
+func (t *tail) Write(b []byte) (int, error) {
+	const enough = 2000
+	*t = append(*t, b...)
+	if n := len(*t) - enough; n > 0 {
+		*t = append((*t)[:0], (*t)[n:]...)
 	}
-	fmt.Fprintf(&b, "Six simulated boards on one meter (CoAP over DTLS, 500 sweeps a second), measured by a real agent.\n\n")
-	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "NODE\tPOWER\tVOLTAGE\tCURRENT\tENERGY\t")
-	for _, n := range v.Nodes {
-		fmt.Fprintf(tw, "%s\t%.3f W\t%.3f V\t%.3f A\t%v\t\n", n.Node, micro(n.PowerUW), micro(n.VoltageUV), micro(n.CurrentUA),
-			energy.Energy(*n.EnergyUJ))
-	}
-	_ = tw.Flush() // into memory
-	m := v.Meters[0]
-	fmt.Fprintf(&b, "\nmeter %s: %d reports, %d lost, %d restarts\n\n", m.Identity, m.Notifications, m.Lost, m.Restarts)
-	tw = tabwriter.NewWriter(&b, 0, 0, 4, ' ', 0)
-	fmt.Fprintf(tw, "  %s/metrics\tfor Prometheus\n  %s/api/v1/snapshot\tthe same as JSON\n", d.url, d.url)
-	_ = tw.Flush()
-	fmt.Fprintf(&b, "  wattctl meter read %s --psk-file=%s\n\nCtrl-C ends it.\n", d.sim.URL(), shellWord(d.keyFile))
-	fmt.Fprint(d.stdout, b.String())
-}
-
-func micro(v *int64) float64 { return float64(*v) / 1e6 }
-
-// summary compares what was measured with what was drawn, between the same two instants of the meter's clock.
-func (d *display) summary() error {
-	if d.first == nil || d.last.Time.Equal(d.first.Time) {
-		return errors.New("ended before the agent had two readings to compare")
-	}
-	fmt.Fprintf(d.stdout, "\nIn %v the agent measured, and the boards truly drew:\n\n", d.last.Time.Sub(d.first.Time).Round(time.Second/10))
-	tw := tabwriter.NewWriter(d.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "NODE\tMEASURED\tDRAWN\tERROR\t")
-	for i, n := range d.last.Nodes {
-		f := d.first.Nodes[i]
-		from, ok1 := d.sim.TruthAt(uint32(n.Channel), uint32(f.SourceEpoch), uint64(f.SourceAtUs))
-		to, ok2 := d.sim.TruthAt(uint32(n.Channel), uint32(n.SourceEpoch), uint64(n.SourceAtUs))
-		if !ok1 || !ok2 || f.SourceEpoch != n.SourceEpoch || to == from {
-			fmt.Fprintf(tw, "%s\t-\t-\t-\t\n", n.Node)
-			continue
-		}
-		measured := energy.Energy(*n.EnergyUJ - *f.EnergyUJ)
-		fmt.Fprintf(tw, "%s\t%v\t%v\t%+.2f %%\t\n", n.Node, measured, to-from, 100*(measured.Joules()/(to-from).Joules()-1))
-	}
-	return tw.Flush()
+	return len(b), nil
 }
 
 // isTerminal says whether w is a terminal that can be redrawn.

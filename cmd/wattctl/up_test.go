@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -15,161 +17,224 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
-	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/boardsim"
+	"github.com/wattlet/wattlet/internal/exporter"
 )
 
-var nodes = []string{"coral", "jetson-nano", "odroid-xu4-1", "odroid-xu4-2", "pynq-z1", "raspberrypi"}
-
-// cluster is a wattctl up that shows figures.
-type cluster struct {
-	*running
-	pages string // the agent's address
-	dir   string // with its files
-	agent int    // its process
+// bounds are for each board less than it ever draws and more than it can, in watts.
+var bounds = map[string][2]float64{
+	"raspberrypi": {1.4, 5}, "pynq-z1": {1.8, 3}, "odroid-xu4-1": {1.9, 9}, "odroid-xu4-2": {1.9, 6}, "coral": {2.9, 6}, "jetson-nano": {1, 7},
 }
 
-// showing waits until a wattctl up shows figures.
-func showing(r *running) cluster {
+// agents are those that a wattctl up has started.
+type agents struct {
+	t    *testing.T
+	dir  string         // with their files
+	pids map[string]int // by node
+	urls map[string]string
+}
+
+// agentsOf waits until n agents with files below dir run.
+func agentsOf(r *running, dir string, n int) agents {
 	r.t.Helper()
-	r.until("it shows figures", func() bool { return strings.Contains(r.stdout.String(), "Ctrl-C") })
-	m := regexp.MustCompile(`\n  http://(.*)/metrics .*\n(?:.*\n)  wattctl meter read coaps://.* --psk-file=(.*)/bench-1\.psk\n`).FindStringSubmatch(r.stdout.String())
-	if m == nil {
-		r.t.Fatalf("it does not say where it is:\n%s", r.stdout.String())
-	}
-	c := cluster{running: r, pages: m[1], dir: m[2]}
-	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), "--config.file="+c.dir+"/cluster.yaml\x00") {
-			c.agent, _ = strconv.Atoi(strings.Split(p, "/")[2])
+	a := agents{t: r.t, pids: map[string]int{}, urls: map[string]string{}}
+	cmdline := regexp.MustCompile(`\x00--config\.file=(` + regexp.QuoteMeta(dir) + `.*)/cluster\.yaml\x00--web\.listen-address=([^\x00]*)\x00.*\x00--node=([^\x00]*)\x00`)
+	r.until("its agents run", func() bool {
+		procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, p := range procs {
+			b, _ := os.ReadFile(p) // it may have ended
+			if m := cmdline.FindStringSubmatch(string(b)); m != nil {
+				a.dir, a.urls[m[3]] = m[1], "http://"+m[2]
+				a.pids[m[3]], _ = strconv.Atoi(strings.Split(p, "/")[2])
+			}
+		}
+		return len(a.pids) == n
+	})
+	return a
+}
+
+// gone says whether the agents have ended: there is no process, or a zombie whose new parent does not care (proc_pid_stat(5)).
+func (a agents) gone() bool {
+	for _, pid := range a.pids {
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(stat), ") Z ") {
+			return false
 		}
 	}
-	if c.agent == 0 {
-		r.t.Fatalf("no agent runs with %s", c.dir)
-	}
-	return c
+	return true
 }
 
-// gone says whether the agent has ended: there is no process, or a zombie whose new parent does not care (proc_pid_stat(5)).
-func (c cluster) gone() bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.agent))
-	return err != nil || strings.Contains(string(stat), ") Z ")
-}
-
-// get fetches a page of the agent.
-func (c cluster) get(path string) string {
-	c.t.Helper()
+// get fetches a page of an agent; it is empty while the agent does not answer.
+func (a agents) get(node, path string) string {
 	client := http.Client{Timeout: testPatience}
-	resp, err := client.Get("http://" + c.pages + path)
+	resp, err := client.Get(a.urls[node] + path)
 	if err != nil {
-		c.t.Fatal(err)
+		return ""
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		c.t.Fatalf("%s: %s, %v", path, resp.Status, err)
+		a.t.Fatalf("%s: %s, %v", path, resp.Status, err)
 	}
 	return string(b)
 }
 
-// table returns the rows under a heading, by node.
-func table(t *testing.T, text, heading string) map[string][]string {
+// node waits until an agent measures and returns what it says of its node.
+func (a agents) node(name string) (n exporter.NodeView) {
+	a.t.Helper()
+	eventually(a.t, "the agent of "+name+" measures", nil, func() bool {
+		text := a.get(name, "/api/v1/snapshot")
+		if text == "" {
+			return false
+		}
+		var v exporter.SnapshotView
+		if err := json.Unmarshal([]byte(text), &v); err != nil || len(v.Nodes) != 1 {
+			a.t.Fatalf("%v: %s", err, text)
+		}
+		n = v.Nodes[0]
+		return n.EnergyUJ != nil && n.Attribution != nil
+	})
+	return n
+}
+
+// rows returns the cells of a table under a heading; what two blanks part is two cells.
+func rows(t *testing.T, text, heading string) [][]string {
 	t.Helper()
-	_, after, ok := strings.Cut(text, heading+"\n")
-	if !ok {
+	at := regexp.MustCompile(`(?m)^` + strings.Join(strings.Split(regexp.QuoteMeta(heading), "  "), ` {2,}`) + `\n`).FindStringIndex(text)
+	if at == nil {
 		t.Fatalf("no heading %q in\n%s", heading, text)
 	}
-	rows := map[string][]string{}
-	var names []string
-	for l := range strings.Lines(after) {
-		f := strings.Fields(l)
-		if len(f) == 0 {
+	var list [][]string
+	for l := range strings.Lines(text[at[1]:]) {
+		if l = strings.TrimSpace(l); l == "" {
 			break
 		}
-		names = append(names, f[0])
-		rows[f[0]] = f[1:]
+		list = append(list, regexp.MustCompile(` {2,}`).Split(l, -1))
+		if want := 1 + strings.Count(heading, "  "); len(list[len(list)-1]) != want {
+			t.Fatalf("a row of %d cells, want %d: %s", len(list[len(list)-1]), want, l)
+		}
 	}
-	if !slices.Equal(names, nodes) {
-		t.Fatalf("rows of %v, want %v, in\n%s", names, nodes, text)
-	}
-	return rows
+	return list
 }
 
-// figure reads a quantity with its unit in joules, watts, volts or amperes.
-func figure(t *testing.T, number, unit string) float64 {
+// figure reads a quantity and leaves its unit.
+func figure(t *testing.T, cell string) float64 {
 	t.Helper()
-	// All units of this kind have the same prefixes.
-	p, err := energy.ParsePower(number + strings.TrimRight(unit, "JWVA") + "W")
+	number, _, _ := strings.Cut(cell, " ")
+	v, err := strconv.ParseFloat(number, 64)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("no figure: %q", cell)
 	}
-	return p.Watts()
+	return v
 }
 
-const (
-	headingFigures = "          NODE    POWER  VOLTAGE  CURRENT   ENERGY"
-	headingSummary = "NODE  MEASURED     DRAWN    ERROR"
-)
+// whole says whether each node of a table's first column is one of all, in their order.
+func whole(t *testing.T, table [][]string) {
+	t.Helper()
+	var names, want []string
+	for _, row := range table {
+		names = append(names, row[0])
+	}
+	for _, o := range boardsim.Fleet(1) {
+		want = append(want, o.Name)
+	}
+	if names = slices.Compact(names); !slices.Equal(names, want) {
+		t.Fatalf("rows of %v, want %v", names, want)
+	}
+}
 
 func TestUp(t *testing.T) {
 	t.Parallel()
-	r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--for=5s")
-	c := showing(r)
+	tmp := t.TempDir()
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--for=30s")
+	a := agentsOf(r, tmp, 6)
+	r.until("it shows figures", func() bool { return strings.Contains(r.stdout.String(), "Ctrl-C ends it.") })
+	text := r.stdout.String()
 
-	// Bounds of the loads, and what the supply of 5.1 V has left behind 60 mΩ.
-	bounds := map[string][2]float64{
-		"coral": {3.2, 4.9}, "jetson-nano": {1.25, 5.35}, "odroid-xu4-1": {2.75, 7.62}, "odroid-xu4-2": {1.71, 2.91 + 0.6},
-		"pynq-z1": {1.9, 2.25}, "raspberrypi": {1.52, 3.83},
-	}
-	for node, f := range table(t, squeeze(r.stdout.String()), squeeze(headingFigures)) {
-		if len(f) != 8 {
-			t.Fatalf("node %s: %v", node, f)
+	nodes := rows(t, text, "NODE  POWER  VOLTAGE  ENERGY  IDLE (MODEL)  OPERATING POINT")
+	whole(t, nodes)
+	for _, c := range nodes {
+		b := bounds[c[0]]
+		if p, v := figure(t, c[1]), figure(t, c[2]); p < b[0] || p > b[1] || v < 5.1-0.06*p/5-0.01 || v > 5.1 {
+			t.Errorf("%v; want %v W of 5.1 V behind 60 mΩ", c, b)
 		}
-		power, voltage, current := figure(t, f[0], f[1]), figure(t, f[2], f[3]), figure(t, f[4], f[5])
-		if b := bounds[node]; power < 0.98*b[0] || power > 1.02*b[1] || voltage < 4.9 || voltage > 5.1 || current < 0.98*power/5.1 || current > 1.02*power/4.9 {
-			t.Errorf("node %s: %v; want %v W", node, f, b)
-		}
-		if figure(t, f[6], f[7]) < 0 { // 0 of the first reading
-			t.Errorf("node %s: energy in %v", node, f)
+		if figure(t, c[3]) <= 0 || !strings.Contains(c[5], " GHz, ") {
+			t.Errorf("energy or operating point: %v", c)
 		}
 	}
-	metrics := c.get("/metrics")
-	for _, node := range nodes {
-		if !strings.Contains(metrics, `wattlet_node_energy_joules_total{node="`+node+`"}`) {
-			t.Errorf("/metrics has no energy of %s", node)
+	functions := rows(t, text, "NODE  FUNCTION  ENERGY  J/INVOCATION  ± 95 %  INVOCATIONS  COLD STARTS  EACH  NOTE")
+	whole(t, functions)
+	busy := map[string]bool{}
+	for _, c := range functions {
+		busy[c[0]] = busy[c[0]] || figure(t, c[2]) > 0 && figure(t, c[5]) > 0 && c[3] != none && figure(t, c[3]) > 0
+	}
+	if len(busy) != 6 || slices.Contains(slices.Collect(maps.Values(busy)), false) {
+		t.Errorf("nodes with a function that was invoked: %v", busy)
+	}
+	if !strings.Contains(text, "Σ parts = node: ") || !strings.Contains(text, ", off by 0 µJ;") || strings.Contains(text, "NaN") {
+		t.Error("the parts do not add up")
+	}
+	for name, url := range a.urls {
+		if !strings.Contains(text, "  "+url+"/metrics\n") {
+			t.Errorf("it does not say where the pages of %s are", name)
+		}
+		n := a.node(name)
+		sum := n.Attribution.BaseUJ + n.Attribution.DepartedUJ
+		for _, w := range n.Attribution.Workloads {
+			sum += w.EnergyUJ + w.ColdStartUJ
+		}
+		if sum != *n.EnergyUJ || n.Attribution.InvariantUJ != 0 || sum == 0 {
+			t.Errorf("%s: the parts add up to %d µJ, the node has %d µJ", name, sum, *n.EnergyUJ)
+		}
+		if !strings.Contains(a.get(name, "/metrics"), `wattlet_node_energy_joules_total{node="`+name+`"}`) {
+			t.Errorf("/metrics has no energy of %s", name)
 		}
 	}
 
 	if status := r.wait(); status != 0 || r.stderr.String() != "" {
 		t.Errorf("status %d", status)
 	}
-	for node, f := range table(t, squeeze(r.stdout.String()), squeeze(headingSummary)) {
-		if len(f) != 6 || f[5] != "%" {
-			t.Fatalf("node %s: %v", node, f)
+	measured := rows(t, r.stdout.String(), "NODE  MEASURED  DRAWN  ERROR")
+	whole(t, measured)
+	for _, c := range measured {
+		if drawn := figure(t, c[2]); drawn < 25*bounds[c[0]][0] {
+			t.Errorf("drawn in 30 s: %v", c)
 		}
-		measured, drawn := figure(t, f[0], f[1]), figure(t, f[2], f[3])
-		// Snapshots are made every second.
-		if drawn < 2*bounds[node][0] || measured < 0.98*drawn || measured > 1.02*drawn {
-			t.Errorf("node %s: measured and drawn: %v", node, f)
-		}
-		if off, err := strconv.ParseFloat(f[4], 64); err != nil || off < -2 || off > 2 {
-			t.Errorf("node %s: error %v, %v", node, f[4], err)
+		if off := figure(t, c[3]); off < -0.5 || off > 0.5 {
+			t.Errorf("measured and drawn: %v", c)
 		}
 	}
-	if exists(c.dir) {
-		t.Errorf("%s is left", c.dir)
+	for l := range strings.Lines(r.stdout.String()) {
+		if utf8.RuneCountInString(l) > 111 && !strings.Contains(l, "--psk-file=") { // with its line break
+			t.Errorf("a long line: %s", l)
+		}
 	}
-	if !c.gone() {
-		t.Errorf("the agent, process %d, is left", c.agent)
+	whole(t, rows(t, r.stdout.String(), "NODE  FUNCTION  ATTRIBUTED  TRUE  ERROR  J/INVOCATION  TRUE"))
+	m := regexp.MustCompile(`\nMedian error of the (\d+) functions that used 1 J or more: ([0-9.]+) %\n$`).FindStringSubmatch(r.stdout.String())
+	if m == nil {
+		t.Fatal("no median error")
 	}
+	if n := figure(t, m[1]); n < 6 {
+		t.Errorf("%v functions used energy", n)
+	}
+	if median := figure(t, m[2]); median > 25 {
+		t.Errorf("median error %v %%", median)
+	}
+	nothingLeft(t, tmp, a)
 }
 
-// squeeze makes one blank of many, for tables whose columns are as wide as their figures.
-func squeeze(s string) string {
-	return regexp.MustCompile(`(?m)^ +`).ReplaceAllString(regexp.MustCompile(` +`).ReplaceAllString(s, " "), "")
+func nothingLeft(t *testing.T, dir string, a agents) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+	if !a.gone() {
+		t.Errorf("of the agents %v one is left", a.pids)
+	}
 }
 
 // Interrupted, it compares what there is; the files stay if they have a place, and the next run goes on from there.
@@ -177,34 +242,31 @@ func TestUpKeepsData(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	var key string
-	before := map[string]float64{}
+	before := int64(0)
 	for i := range 2 {
-		r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--data="+dir)
-		c := showing(r)
-		if c.dir != dir {
-			t.Errorf("its files are in %s, want %s", c.dir, dir)
+		r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--data="+dir, "--boards=coral")
+		a := agentsOf(r, dir, 1)
+		first := a.node("coral")
+		if *first.MeasuredUJ < before {
+			t.Errorf("%d µJ after %d µJ in the run before", *first.MeasuredUJ, before)
 		}
-		_, first, _ := strings.Cut(c.get("/api/v1/snapshot"), `"time":"`)
-		r.until("the next snapshot", func() bool {
-			_, next, _ := strings.Cut(c.get("/api/v1/snapshot"), `"time":"`)
-			return next[:25] != first[:25]
+		r.until("more energy", func() bool {
+			before = *a.node("coral").EnergyUJ
+			return before > *first.MeasuredUJ+3e6 // a second of its power at least
 		})
 		if status := r.end(); status != 0 || r.stderr.String() != "" {
 			t.Errorf("interrupted, it ended with %d", status)
 		}
-		summary := table(t, squeeze(r.stdout.String()), squeeze(headingSummary))
-		if !c.gone() {
-			t.Errorf("the agent, process %d, is left", c.agent)
+		if len(rows(t, r.stdout.String(), "NODE  MEASURED  DRAWN  ERROR")) != 1 {
+			t.Errorf("a summary of another cluster")
 		}
-
-		for node, f := range table(t, squeeze(r.stdout.String()), squeeze(headingFigures)) {
-			joules := figure(t, f[6], f[7])
-			if joules < before[node] {
-				t.Errorf("node %s: %v J after %v J in the run before", node, joules, before[node])
-			}
-			before[node] = joules + figure(t, summary[node][0], summary[node][1]) - 0.01 // rounded when shown
+		if !a.gone() {
+			t.Error("the agent is left")
 		}
-		for name, mode := range map[string]os.FileMode{"bench-1.psk": 0o600, "cluster.yaml": 0o600, "state/state.json": 0o600} {
+		if exists(filepath.Join(dir, "boards")) {
+			t.Error("the board's files are left")
+		}
+		for name, mode := range map[string]os.FileMode{"bench-1.psk": 0o600, "cluster.yaml": 0o600, "state/coral/state.json": 0o600} {
 			if info, err := os.Stat(filepath.Join(dir, name)); err != nil {
 				t.Error(err)
 			} else if info.Mode() != mode {
@@ -224,8 +286,8 @@ func TestUpInterruptedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0"}, &stdout, &stderr)
-	if status != 1 || stdout.String() != "" || stderr.String() != "wattctl: ended before the agent had two readings to compare\n" {
+	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0", "--boards=2"}, &stdout, &stderr)
+	if status != 1 || stdout.String() != "" || stderr.String() != "wattctl: ended before the agents had two readings to compare\n" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
 	}
 }
@@ -233,13 +295,50 @@ func TestUpInterruptedEarly(t *testing.T) {
 // The agent is found in PATH, and goes with wattctl, however that ends.
 func TestUpKilled(t *testing.T) {
 	t.Parallel()
-	r := process(t, []string{"TMPDIR=" + t.TempDir(), "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0")
-	c := showing(r)
+	tmp := t.TempDir()
+	r := process(t, []string{"TMPDIR=" + tmp, "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0", "--boards=2")
+	a := agentsOf(r, tmp, 2)
+	a.node("pynq-z1")
 	if err := r.process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	r.wait()
-	eventually(t, "the agent has ended", nil, c.gone)
+	eventually(t, "the agents have ended", nil, a.gone)
+}
+
+// If an agent ends, it says which, and ends with all the others.
+func TestUpAgentKilled(t *testing.T) {
+	t.Parallel()
+	tmp := t.TempDir()
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--boards=pynq-z1,coral")
+	a := agentsOf(r, tmp, 2)
+	a.node("pynq-z1")
+	if err := syscall.Kill(a.pids["coral"], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	const want = "wattctl: the agent of coral ended with signal: killed: it said nothing\n"
+	if status := r.wait(); status != 1 || r.stderr.String() != want {
+		t.Errorf("status %d; want 1 and %q", status, want)
+	}
+	nothingLeft(t, tmp, a)
+}
+
+// Interrupted, it leaves neither processes nor files.
+func TestUpInterrupted(t *testing.T) {
+	t.Parallel()
+	tmp := t.TempDir()
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--boards=coral,jetson-nano")
+	a := agentsOf(r, tmp, 2)
+	a.node("coral")
+	a.node("jetson-nano")
+	r.until("it shows figures", func() bool { return strings.Contains(r.stdout.String(), "Ctrl-C ends it.") })
+	if status := r.end(); status != 0 || r.stderr.String() != "" {
+		t.Errorf("interrupted, it ended with %d", status)
+	}
+	if len(rows(t, r.stdout.String(), "NODE  MEASURED  DRAWN  ERROR")) != 2 {
+		t.Error("a summary of another cluster")
+	}
+	nothingLeft(t, tmp, a)
 }
 
 func TestUpWithoutAgent(t *testing.T) {
@@ -259,6 +358,17 @@ func TestUpWithoutAgent(t *testing.T) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+func TestUpUsage(t *testing.T) {
+	t.Parallel()
+	for boards, want := range map[string]string{
+		"0": "--boards=0: there are 1 to 6", "7": "--boards=7: there are 1 to 6",
+		"coral,pc":    `--boards=coral,pc: "pc" is none of raspberrypi, pynq-z1, odroid-xu4-1, odroid-xu4-2, coral, jetson-nano`,
+		"coral,coral": "--boards=coral,coral: coral is there twice", "": `--boards=: "" is none of raspberrypi`,
+	} {
+		refused(t, want, 2, "up", "--boards="+boards)
+	}
 }
 
 // What cannot be started is said on one line, and nothing is left behind.
@@ -283,10 +393,10 @@ func TestUpFails(t *testing.T) {
 		args []string
 		want string
 	}{
-		"port taken":      {[]string{"--listen=" + taken.Addr().String(), "--agent=" + agent(t)}, "serve the agent's pages: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another --listen"},
+		"port taken":      {[]string{"--listen=" + taken.Addr().String(), "--agent=" + agent(t)}, "serve the agents' pages: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another --listen"},
 		"no address":      {[]string{"--listen=nowhere", "--agent=" + agent(t)}, "missing port in address"},
-		"agent complains": {[]string{"--agent=" + script("echo wattlet: the sky falls >&2\necho twice >&2; exit 3")}, "the agent ended with exit status 3: wattlet: the sky falls; twice"},
-		"agent leaves":    {[]string{"--agent=" + script("exit 0")}, "the agent ended with exit status 0: it said nothing"},
+		"agent complains": {[]string{"--boards=1", "--agent=" + script("echo wattlet: the sky falls >&2\necho twice >&2; exit 3")}, "the agent of raspberrypi ended with exit status 3: wattlet: the sky falls; twice"},
+		"agents leave":    {[]string{"--agent=" + script("exit 0")}, " ended with exit status 0: it said nothing"},
 		"no program":      {[]string{"--agent=" + write(t, "wattlet", "")}, "start the agent: "},
 		"no directory":    {[]string{"--agent=" + agent(t), "--data=/proc/nowhere"}, "working directory: mkdir /proc/nowhere"},
 		"bad key":         {[]string{"--agent=" + agent(t), "--data=" + filepath.Dir(write(t, "bench-1.psk", "short"))}, "bench-1.psk: 5 bytes of key"},
@@ -311,7 +421,7 @@ func TestUpForeignAgent(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":   `{}`,
 		"no JSON": `<html>`,
-		"another": `{"format": "wattlet-snapshot/1", "nodes": [{"node": "pi", "power_uw": 1}], "meters": []}`,
+		"another": `{"format": "wattlet-snapshot/1", "nodes": [{"node": "pi", "power_uw": 1}], "meters": [{"meter": "bench-1"}]}`,
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -320,9 +430,76 @@ func TestUpForeignAgent(t *testing.T) {
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })}
 		go func() { _ = server.Serve(l) }()
 		t.Cleanup(func() { _ = server.Close() })
-		d := &display{url: "http://" + l.Addr().String()}
-		if v, err := d.fetch(t.Context()); err == nil {
+		if v, err := new(display).ask(t.Context(), &board{name: "coral", url: "http://" + l.Addr().String()}); err == nil {
 			t.Errorf("%s: it took %+v for its agent's", name, v)
+		}
+	}
+}
+
+// oneBoard shows a board whose functions used 4, 1, 3 and 2 J.
+func oneBoard() *display {
+	a := &exporter.AttributionView{BaseUJ: 5e6}
+	for i, e := range []int64{4, 1, 3, 2} {
+		name := fmt.Sprintf("f%d", i)
+		a.Functions = append(a.Functions, exporter.FunctionView{Function: name, EnergyUJ: e * 1e6})
+		a.Workloads = append(a.Workloads, exporter.WorkloadView{Kind: "function", Name: name, EnergyUJ: e * 1e6})
+	}
+	return &display{boards: []*board{{name: "pi"}}, last: []instant{{NodeView: exporter.NodeView{
+		EnergyUJ: new(int64(15e6)), MeasuredUJ: new(int64(16e6)), Attribution: a,
+	}}}}
+}
+
+// On a low terminal there are those functions that used most, in their order.
+func TestUpFunctionsFit(t *testing.T) {
+	t.Parallel()
+	for height, want := range map[int]string{
+		5: "f0 f1 f2 f3", 9: "f0 f1 f2 f3", 4: "f0 f2 and 2 that used less; a higher terminal shows them", 3: "f0 and 3 that used less; a higher terminal shows them",
+	} {
+		g := oneBoard().functions(height)
+		var shown []string
+		for _, row := range g.rows[1:] {
+			shown = append(shown, row[1])
+		}
+		if got := strings.TrimSpace(strings.Join(shown, " ") + " " + g.foot); got != want {
+			t.Errorf("height %d: %q, want %q", height, got, want)
+		}
+	}
+}
+
+// That the parts add up is computed from the parts.
+func TestUpParts(t *testing.T) {
+	t.Parallel()
+	d := oneBoard()
+	for _, want := range []string{
+		"idle 5.00 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 0 µJ; 1.00 J wait",
+		"idle 4.99 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 10000 µJ; 1.00 J wait",
+	} {
+		var b strings.Builder
+		d.parts(&b)
+		if b.String() != "Σ parts = node: "+want+"\n" {
+			t.Errorf("%q, want %q", b.String(), want)
+		}
+		d.last[0].Attribution.BaseUJ -= 10_000
+	}
+}
+
+// The truth of an instant lies between the records before and after it.
+func TestUpTruth(t *testing.T) {
+	t.Parallel()
+	b := board{truths: []truth{
+		{10, []boardsim.FunctionTruth{{Function: "f", Energy: 1}}}, {20, []boardsim.FunctionTruth{{Function: "f", Energy: 5, ColdStart: 2, Invocations: 1}}},
+		{30, []boardsim.FunctionTruth{{Function: "f", Energy: 6, ColdStart: 2, Invocations: 2}}},
+	}}
+	for drawn, want := range map[float64]boardsim.FunctionTruth{
+		12.5: {Function: "f", Energy: 2, ColdStart: 0.5}, 20: {Function: "f", Energy: 5, ColdStart: 2}, 25: {Function: "f", Energy: 5.5, ColdStart: 2, Invocations: 1},
+	} {
+		if got, ok := b.truthWhen(drawn); !ok || got.functions[0] != want {
+			t.Errorf("at %v J: %+v, want %+v", drawn, got, want)
+		}
+	}
+	for _, drawn := range []float64{9, 31} {
+		if got, ok := b.truthWhen(drawn); ok {
+			t.Errorf("at %v J: %+v, want none", drawn, got)
 		}
 	}
 }

@@ -48,6 +48,8 @@ type source struct {
 type rawConfig struct {
 	Meters map[string]rawMeter `yaml:"meters"`
 	Nodes  map[string]rawNode  `yaml:"nodes"`
+	// Functions say which workloads serve which function, where no platform tells.
+	Functions []rawFunction `yaml:"functions"`
 }
 
 type rawMeter struct {
@@ -126,7 +128,7 @@ func parseConfig(name string, b []byte) (rawConfig, error) {
 		return c, usagef("%s:%d: %s", name, at.line, at.msg)
 	case err != nil:
 		if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-			return c, usagef("%s:%s: %s", name, m[1], strings.Replace(m[2], " in type main.rawConfig", "; known here: meters, nodes", 1))
+			return c, usagef("%s:%s: %s", name, m[1], strings.Replace(m[2], " in type main.rawConfig", "; known here: meters, nodes, functions", 1))
 		}
 		return c, usagef("%s: %s", name, strings.ReplaceAll(err.Error(), "\n", " "))
 	}
@@ -137,16 +139,17 @@ func parseConfig(name string, b []byte) (rawConfig, error) {
 }
 
 // loadConfig reads the cluster's file and returns the sources of the nodes that the agents named serve.
-func loadConfig(path string, agents []string) ([]source, error) {
+func loadConfig(path string, agents []string) ([]source, []rawFunction, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usagef("configuration: %w; give one with --config.file, or a meter with --meter.url", err)
+		return nil, nil, usagef("configuration: %w; give one with --config.file, or a meter with --meter.url", err)
 	}
 	c, err := parseConfig(path, b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.sources(path, agents)
+	sources, err := c.sources(path, agents)
+	return sources, c.Functions, err
 }
 
 // sources checks the whole file, then picks: a node is served by the agent of its own name or the one its agent key names.
@@ -155,6 +158,11 @@ func (c rawConfig) sources(path string, agents []string) ([]source, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Meters)) {
 		if err := c.Meters[name].check(name); err != nil {
 			return nil, usagef("%s:%d: %w", path, c.Meters[name].line, err)
+		}
+	}
+	for i := range c.Functions {
+		if err := c.Functions[i].check(); err != nil {
+			return nil, usagef("%s:%d: %w", path, c.Functions[i].line, err)
 		}
 	}
 	used := map[string]string{}

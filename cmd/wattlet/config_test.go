@@ -53,7 +53,7 @@ func TestTheNodePicksItself(t *testing.T) {
 		{"nas", []source{{node: "nas", name: "nas/powercap", channel: 1, kind: "sysfs", sysfs: "powercap"}}},
 		{"orin", []source{{node: "orin", name: "orin/hwmon", channel: 1, kind: "sysfs", sysfs: "hwmon", device: "1-0040", rail: "VDD_IN"}}},
 	} {
-		got, err := loadConfig(path, strings.Split(tc.agents, ","))
+		got, _, err := loadConfig(path, strings.Split(tc.agents, ","))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,6 +122,9 @@ func TestFaultsOfTheClusterFile(t *testing.T) {
 		"bad supply voltage":     {"5.1V", "5.1", "3", "no unit V"},
 		"voltage of a meter":     {"psk_file: bench-1", "psk_file: bench-1, supply_voltage: 5V", "2", "for udp meters only"},
 		"channel of sysfs":       {"{sysfs: powercap}", "{sysfs: powercap, channel: 1}", "8", "channel goes with meter"},
+		"function of nothing":    {"nodes:", "functions: [{workload: a}]\nnodes:", "4", "needs workload and function"},
+		"pattern of a function":  {"nodes:", "functions: [{workload: \"a[\", function: b}]\nnodes:", "4", "is not a pattern"},
+		"key of a function":      {"nodes:", "functions: [{workload: a, function: b, watchdogs: c}]\nnodes:", "4", "unknown key \"watchdogs\""},
 		"rail of a meter":        {"channel: 5", "channel: 5, rail: x", "5", "device and rail go with sysfs"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +132,7 @@ func TestFaultsOfTheClusterFile(t *testing.T) {
 				t.Fatalf("the sample has no %q", tc.old)
 			}
 			path := cluster(t, strings.Replace(sample, tc.old, tc.new, 1))
-			_, err := loadConfig(path, []string{"jetson-nano", "raspberrypi", "nas", "orin"})
+			_, _, err := loadConfig(path, []string{"jetson-nano", "raspberrypi", "nas", "orin"})
 			if usage := (usageError{}); !errors.As(err, &usage) {
 				t.Fatalf("error %v is not one of usage", err)
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -34,6 +35,12 @@ type options struct {
 	sysfsPeriod   time.Duration
 	pathSys       string
 	pathProc      string
+	pathCgroup    string
+
+	attribution      bool
+	activityInterval time.Duration
+	functions        []rawFunction
+	functionsFile    string
 
 	metricsLegacy bool
 	legacyListen  string
@@ -89,6 +96,10 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.DurationVar(&o.staleAfter, "stale-after", 5*time.Second, "age of a reading at which power, current and voltage are left out")
 	fs.StringVar(&o.pathSys, "path.sys", "/sys", "`PATH` where sysfs is mounted")
 	fs.StringVar(&o.pathProc, "path.proc", "/proc", "`PATH` where procfs is mounted")
+	fs.StringVar(&o.pathCgroup, "path.cgroup", "", "`PATH` where control groups are mounted; default fs/cgroup below --path.sys")
+	fs.BoolVar(&o.attribution, "attribution", true, "split the energy of the node this agent runs on among its workloads")
+	fs.DurationVar(&o.activityInterval, "activity.interval", time.Second, "time between two questions to a function's watchdog, from 100ms")
+	fs.StringVar(&o.functionsFile, "functions.file", "", "`FILE` that says which workloads serve which function; read again when it changes")
 	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
 	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
 	fs.BoolVar(&o.once, "once", false, "print one reading of each node and leave")
@@ -126,6 +137,8 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		return nil, usagef("--tick=%v: it must be from 50ms to 1m", o.tick)
 	case o.staleAfter < o.tick:
 		return nil, usagef("--stale-after=%v: it must not be shorter than --tick=%v", o.staleAfter, o.tick)
+	case o.activityInterval < 100*time.Millisecond:
+		return nil, usagef("--activity.interval=%v: it must be at least 100ms", o.activityInterval)
 	case o.stateInterval < time.Second:
 		return nil, usagef("--state.interval=%v: it must be at least 1s", o.stateInterval)
 	}
@@ -138,12 +151,15 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		}
 		o.nodes = []string{self}
 	}
+	if o.pathCgroup == "" {
+		o.pathCgroup = filepath.Join(o.pathSys, "fs", "cgroup")
+	}
 	if o.listen = listen; len(listen) == 0 {
 		o.listen = []string{"127.0.0.1:9780"}
 	}
 	switch {
 	case meterURL == "" && sysfs == "":
-		o.sources, err = loadConfig(cmp.Or(config, defaultConfig), o.nodes)
+		o.sources, o.functions, err = loadConfig(cmp.Or(config, defaultConfig), o.nodes)
 	case config != "":
 		err = usagef("--config.file and --meter.url or --sysfs exclude each other")
 	case len(o.nodes) > 1:

@@ -142,7 +142,7 @@ func (p *process) logged() string {
 // it serves. It is killed at the test's end if it still runs.
 func startAgent(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := launch(t, command(t, append([]string{"--web.listen-address=127.0.0.1:0", "--state.directory="}, args...)...))
+	p := launch(t, command(t, append([]string{"--web.listen-address=127.0.0.1:0", "--state.directory=", "--attribution=false"}, args...)...))
 	p.serving()
 	return p
 }
@@ -233,7 +233,13 @@ func (p *process) stop() {
 // wait waits until the condition holds, the agent ends, or a minute has passed.
 func (p *process) wait(what string, condition func() bool) {
 	p.t.Helper()
-	deadline := time.After(time.Minute)
+	p.waitFor(time.Minute, what, condition)
+}
+
+// waitFor is wait with another patience.
+func (p *process) waitFor(patience time.Duration, what string, condition func() bool) {
+	p.t.Helper()
+	deadline := time.After(patience)
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for !condition() {
@@ -245,7 +251,7 @@ func (p *process) wait(what string, condition func() bool) {
 			}
 			p.t.Fatalf("the agent ended before %s: %v\n%s", what, p.err, p.logged())
 		case <-deadline:
-			p.t.Fatalf("not within a minute: %s\n%s", what, p.logged())
+			p.t.Fatalf("not within %v: %s\n%s", patience, what, p.logged())
 		}
 	}
 }

@@ -85,20 +85,23 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 
 // agent is the whole program as a value:
 //
-//	meters ──Run──► ledger ──Snapshot──► handler ──► listeners
-//	                  │ └───────Last───► responder (earlier exporter)
-//	                store
+//	meters ─────Run──► ledger ──Snapshot──► handler ──► listeners
+//	cgroups ───Read────► │ │ └───────Last───► responder (earlier exporter)
+//	watchdogs ─Run──────►│ store
+//	functions' file ────►┘
 //
 // newAgent binds sockets and opens files, so that a bad configuration fails before anything runs.
 type agent struct {
-	o         *options
-	meters    map[string]accounting.Meter
-	store     *accounting.Store
-	ledger    *accounting.Ledger
-	listeners []net.Listener
-	responder *legacymeter.Responder
-	server    *http.Server
-	closers   []io.Closer
+	o           *options
+	meters      map[string]accounting.Meter
+	store       *accounting.Store
+	ledger      *accounting.Ledger
+	listeners   []net.Listener
+	responder   *legacymeter.Responder
+	attribution *attribution
+	unsplit     error // why there is none
+	server      *http.Server
+	closers     []io.Closer
 }
 
 func newAgent(o *options) (_ *agent, err error) {
@@ -123,8 +126,16 @@ func newAgent(o *options) (_ *agent, err error) {
 	for _, s := range o.sources {
 		nodes = append(nodes, accounting.NodeConfig{Name: s.node, Meter: s.name, Channel: s.channel})
 	}
+	if !o.once {
+		a.attribution = a.openAttribution()
+	}
+	var splitting *accounting.AttributionConfig
+	if a.attribution != nil {
+		splitting = a.attribution.config
+	}
 	if a.ledger, err = accounting.New(accounting.Config{
-		Nodes: nodes, Tick: o.tick, StaleAfter: o.staleAfter, Store: a.store, SaveEvery: o.stateInterval, Logger: o.log, Now: now,
+		Attribution: splitting,
+		Nodes:       nodes, Tick: o.tick, StaleAfter: o.staleAfter, Store: a.store, SaveEvery: o.stateInterval, Logger: o.log, Now: now,
 	}); err != nil {
 		return nil, err
 	}
@@ -146,7 +157,8 @@ func newAgent(o *options) (_ *agent, err error) {
 		return nil, err
 	}
 	handler, err := exporter.NewHandler(exporter.Config{
-		Snapshot: a.ledger.Snapshot, Self: o.nodes[0], Version: buildVersion(), Legacy: o.metricsLegacy, Tick: o.tick, Now: now,
+		Snapshot: a.ledger.Snapshot, Record: a.ledger.Record, Self: o.nodes[0], Version: buildVersion(), Legacy: o.metricsLegacy,
+		Tick: o.tick, Now: now,
 	})
 	if err != nil {
 		return nil, err
@@ -206,6 +218,9 @@ func (a *agent) run(ctx context.Context) error {
 	for name, m := range a.meters {
 		g.Go(func() error { return m.Run(ctx, a.ledger.Sink(name)) })
 	}
+	if a.attribution != nil {
+		g.Go(func() error { return a.attribution.run(ctx, a.ledger, a.o.activityInterval) })
+	}
 	if a.responder != nil {
 		g.Go(func() error { return a.responder.Run(ctx) })
 	}
@@ -231,6 +246,9 @@ func (a *agent) run(ctx context.Context) error {
 		return a.server.Close()
 	})
 	g.Go(func() error { return a.keepAlive(ctx) })
+	if a.unsplit != nil {
+		a.o.log.Warn("energy is measured and not split", "err", a.unsplit)
+	}
 	for _, l := range a.listeners {
 		a.o.log.Info("serving", "address", l.Addr(), "nodes", len(a.o.sources), "version", buildVersion())
 	}

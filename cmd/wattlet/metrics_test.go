@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wattlet/wattlet/internal/boardsim"
 	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/exporter"
 	"github.com/wattlet/wattlet/internal/metersim"
@@ -45,6 +46,18 @@ nodes:
 		}) && !slices.ContainsFunc(s.Meters, func(m exporter.MeterView) bool {
 			return m.Meter == "bench-2" && len(m.Errors) == 0 || m.Meter != "bench-2" && (m.Clock == nil || !m.Up)
 		})
+	})
+	return p
+}
+
+// startSplit runs an agent that splits the energy of a simulated board, and returns when every family of that is there.
+func startSplit(t *testing.T) *process {
+	t.Helper()
+	p := startBoard(t, boardsim.Options{Board: "raspberrypi-3b", Seed: 3, Scenario: twoFunctions()}).agent(t)
+	p.wait("functions have invocations and cold starts", func() bool {
+		a := parts(t, p.snapshot())
+		steady, rare := functionOf(a, "steady"), functionOf(a, "rare")
+		return steady != nil && steady.PerInvocation != nil && rare != nil && rare.ColdStartUJ > 0
 	})
 	return p
 }
@@ -106,6 +119,32 @@ func TestGoldenMetrics(t *testing.T) {
 	}
 }
 
+// attributed are the families of attribution.
+var attributed = regexp.MustCompile(`^(# (HELP|TYPE) )?wattlet_(function|workload|model|node_(base|unattributed|departed|pending|invariant))_`)
+
+func TestGoldenAttribution(t *testing.T) {
+	t.Parallel()
+	_, text := startSplit(t).get("/metrics")
+	var b strings.Builder
+	for line := range strings.Lines(normal(text)) {
+		if attributed.MatchString(line) {
+			b.WriteString(line)
+		}
+	}
+	// Which pods and how many buckets there are depends on when one looks.
+	named := regexp.MustCompile(`(name="(steady|rare)-)[^"]*"`).ReplaceAllString(b.String(), `${1}…"`)
+	seen := map[string]bool{}
+	var once strings.Builder
+	for line := range strings.Lines(named) {
+		if !seen[line] && !strings.Contains(line, "_bucket{") && !strings.Contains(line, `function="rare",namespace="openfaas-fn",node="pi"} …`) &&
+			!strings.Contains(line, `bound="low",function="rare"`) && !strings.Contains(line, `bound="high",function="rare"`) {
+			once.WriteString(line)
+		}
+		seen[line] = true
+	}
+	golden(t, "attribution.golden", once.String())
+}
+
 // golden compares text with a file in testdata, or with -update writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -152,7 +191,7 @@ func difference(want, got string) string {
 func TestPromtool(t *testing.T) {
 	t.Parallel()
 	promtool := debian(t, "promtool")
-	for name, start := range map[string]func(*testing.T) *process{"all families": startGallery, "earlier exporter": startEarlier} {
+	for name, start := range map[string]func(*testing.T) *process{"all families": startGallery, "earlier exporter": startEarlier, "split": startSplit} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, text := start(t).get("/metrics")
@@ -199,18 +238,25 @@ func TestMetricsDoc(t *testing.T) {
 	}
 	_, gallery := startGallery(t).get("/metrics")
 	_, earlier := startEarlier(t).get("/metrics")
-	seen := 0
-	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(gallery+earlier, -1) {
+	_, split := startSplit(t).get("/metrics")
+	seen := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(gallery+earlier+split, -1) {
 		name, kind := m[1], m[2]
 		if strings.HasPrefix(name, "process_") {
 			continue
 		}
-		seen++
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if kind == "histogram" {
+			kind = "native histogram" // the text format knows no other
+		}
 		if row := "\n| `" + name + "` | " + kind + " | "; !strings.Contains(doc, row) {
 			t.Errorf("%s has no row %q", path, row)
 		}
 	}
-	if rows := strings.Count(doc, "\n| `wattlet_"); seen < rows {
-		t.Errorf("%d families seen, but %s has %d", seen, path, rows)
+	if rows := strings.Count(doc, "\n| `wattlet_"); len(seen) < rows {
+		t.Errorf("%d families seen, but %s has %d", len(seen), path, rows)
 	}
 }

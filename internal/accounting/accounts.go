@@ -26,6 +26,8 @@ type Accounts struct {
 	workloads map[workloadKey]*WorkloadAccount
 	functions map[functionKey]*FunctionAccount
 	begun     bool
+	// debt is negative energy that was given to nobody, which accounts must not fall by: the base has less until it is paid.
+	debt energy.Energy
 }
 
 type workloadKey struct {
@@ -41,8 +43,10 @@ type WorkloadAccount struct {
 	// StdDev is the standard deviation of the sum since the start of this process, J.
 	StdDev float64
 
-	users   int // that are tracked
-	endedAt time.Duration
+	users    int  // that are tracked
+	idle     bool // it has none, since endedAt
+	endedAt  time.Duration
+	variance float64 // J², of those that are tracked and those that were
 }
 
 // FunctionAccount is the energy of one function.
@@ -57,17 +61,14 @@ type FunctionAccount struct {
 	Histogram Histogram
 
 	users   int
+	before  float64 // invocations before this process, and those of which no energy is known
+	halves  float64 // invocations that the histogram's whole numbers are short of
 	pending requests
 	tick    energy.Energy // of the tick being entered
 }
 
-// requests are counts that wait for the energy of their time.
-type requests struct{ started, completed, inFlight float64 }
-
-func (r *requests) add(u *use) {
-	r.started += u.started
-	r.completed += u.completed
-}
+// requests are counts that wait for the energy of their time: those completed in it, and those in flight at its end.
+type requests struct{ completed, inFlight float64 }
 
 // NewAccounts returns empty accounts.
 func NewAccounts() *Accounts {
@@ -78,13 +79,16 @@ func NewAccounts() *Accounts {
 func (c *Accounts) begin(total energy.Energy) {
 	if !c.begun {
 		c.begun = true
-		c.give(max(0, total-c.Posted), 0)
+		c.give(total-c.Posted, 0)
 	}
 }
 
 // give posts energy that belongs to nobody.
 func (c *Accounts) give(e energy.Energy, unmeasured time.Duration) {
 	c.Unmeasured += unmeasured
+	e += c.debt
+	c.debt = min(0, e)
+	e -= c.debt
 	c.Posted += e
 	c.Base += e
 	c.Unattributed += e
@@ -113,8 +117,10 @@ func (c *Accounts) function(namespace, name string) *FunctionAccount {
 // enter posts a tick's shares.
 func (a *Attributor) enter(t *attribution.Tick) {
 	c := a.accounts
-	c.Posted += t.Energy
-	c.Base += t.Base
+	base := t.Base + max(c.debt, -t.Base)
+	c.debt += t.Base - base
+	c.Posted += t.Energy - t.Base + base
+	c.Base += base
 	for _, s := range t.Shares {
 		w := a.bySlot[s.Slot]
 		w.account.Energy += s.Energy
@@ -125,25 +131,35 @@ func (a *Attributor) enter(t *attribution.Tick) {
 			f.tick += s.Energy
 		}
 	}
-	for len(a.ahead) > 0 && a.ahead[0].end <= t.End {
-		for i := range a.ahead[0].uses {
-			u := &a.ahead[0].uses[i]
+	n := 0
+	for n < len(a.ahead) && a.ahead[n].end <= t.End {
+		n++
+	}
+	for i, part := range a.ahead[:n] {
+		for j := range part.uses {
+			u := &part.uses[j]
 			f := u.t.serves
 			if f == nil {
 				continue
 			}
-			f.pending.add(u)
+			f.pending.completed += u.completed
+			if i == n-1 {
+				f.pending.inFlight += u.inFlightAt
+			}
 			if u.use.Total() > 0 || u.use.InFlight > 0 {
 				f.Charge.Active = true
 			}
 		}
-		a.recycle(a.ahead[0])
-		a.ahead = append(a.ahead[:0], a.ahead[1:]...)
+		a.recycle(part)
 	}
-	a.charge(t)
+	a.ahead = append(a.ahead[:0], a.ahead[n:]...)
+	a.charge(t.End-t.Start, base)
 	if r := t.Report; r != nil {
 		for _, d := range r.Workloads {
-			a.bySlot[d.Slot].account.StdDev = d.Total
+			w := a.bySlot[d.Slot]
+			w.account.variance += d.Total*d.Total - w.variance
+			w.variance = d.Total * d.Total
+			w.account.StdDev = math.Sqrt(max(0, w.account.variance))
 		}
 		for _, d := range r.Functions {
 			c.function(d.Namespace, d.Function).Deviation = d
@@ -163,8 +179,8 @@ func (a *Attributor) enter(t *attribution.Tick) {
 	c.depart(a.last)
 }
 
-// charge closes the tick in the functions' accounts: shares of the base, and requests.
-func (a *Attributor) charge(t *attribution.Tick) {
+// charge closes a tick in the functions' accounts: shares of the base, and requests.
+func (a *Attributor) charge(length time.Duration, base energy.Energy) {
 	a.charges = a.charges[:0]
 	for _, k := range a.accounts.functionOrder(&a.functionKeys) {
 		f := a.accounts.functions[k]
@@ -172,16 +188,13 @@ func (a *Attributor) charge(t *attribution.Tick) {
 		f.Charge.Active = f.Charge.Active || f.tick > 0
 		a.charges = append(a.charges, &f.Charge)
 	}
-	a.base.Split(t.Base, a.charges)
-	for _, w := range a.bySlot {
-		if w != nil && w.serves != nil && w.active {
-			w.serves.pending.inFlight += w.inFlight
-		}
-	}
+	a.base.Split(base, a.charges)
 	for _, k := range a.functionKeys {
 		f := a.accounts.functions[k]
-		if closed, joules, n := f.Invocations.Add(t.End-t.Start, f.tick.Joules(), f.pending.completed, f.pending.inFlight); closed {
-			f.Histogram.Add(joules/n, uint64(math.Round(n)))
+		if closed, joules, n := f.Invocations.Add(length, f.tick.Joules(), f.pending.completed, f.pending.inFlight); closed {
+			whole := math.Round(n + f.halves)
+			f.halves += n - whole
+			f.Histogram.Add(joules/n, uint64(whole))
 		}
 		f.tick, f.pending, f.Charge.Active = 0, requests{}, false
 	}
@@ -200,27 +213,100 @@ func (c *Accounts) functionOrder(keys *[]functionKey) []functionKey {
 // depart closes the accounts of workloads that ended long ago.
 func (c *Accounts) depart(now time.Duration) {
 	for k, w := range c.workloads {
-		if w.users == 0 && now-w.endedAt > leaveAfter {
+		switch {
+		case w.users > 0:
+			w.idle = false
+		case !w.idle || w.endedAt == 0:
+			w.idle, w.endedAt = true, now
+		case now-w.endedAt > leaveAfter:
 			c.Departed += w.Energy + w.ColdStart
 			delete(c.workloads, k)
 		}
 	}
 }
 
-// histogramSchema makes buckets that grow by 2^(1/8), 9 %, as Prometheus counts them.
-const histogramSchema = 3
+// reset begins all accounts at zero.
+func (c *Accounts) reset() {
+	for _, w := range c.workloads {
+		w.Energy, w.ColdStart, w.StdDev = 0, 0, 0
+	}
+	for _, f := range c.functions {
+		*f = FunctionAccount{users: f.users, pending: f.pending}
+	}
+	c.Posted, c.Base, c.Unattributed, c.Departed, c.Unmeasured, c.debt = 0, 0, 0, 0, 0, 0
+}
+
+// workloadRow is a workload's account with its key.
+type workloadRow struct {
+	workloadKey
+	*WorkloadAccount
+}
+
+// list returns the workloads' accounts, sorted by kind, namespace and name.
+func (c *Accounts) list() []workloadRow {
+	rows := make([]workloadRow, 0, len(c.workloads))
+	for k, w := range c.workloads {
+		rows = append(rows, workloadRow{k, w})
+	}
+	slices.SortFunc(rows, func(a, b workloadRow) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+	})
+	return rows
+}
+
+// invocations returns how many were completed.
+func (f *FunctionAccount) invocations() float64 { return f.before + f.Invocations.Count() }
+
+// snapshot returns the accounts as they are now.
+func (a *Attributor) snapshot() *Attribution {
+	c := a.accounts
+	out := &Attribution{
+		Base: c.Base, Unattributed: c.Unattributed, Departed: c.Departed, Model: a.est.Model(), Lag: a.lag.State(),
+		Invariant: c.Posted - c.Base - c.Departed,
+	}
+	out.Model.Rejected = maps.Clone(out.Model.Rejected)
+	for _, w := range c.list() {
+		out.Workloads = append(out.Workloads, WorkloadEnergy{w.kind, w.namespace, w.name, w.Energy, w.ColdStart, w.StdDev})
+		out.Invariant -= w.Energy + w.ColdStart
+	}
+	for _, k := range c.functionOrder(&a.functionKeys) {
+		f := c.functions[k]
+		o := FunctionEnergy{
+			Namespace: k.namespace, Name: k.name, Energy: f.Energy, ColdStart: f.ColdStart, ColdStarts: f.ColdStarts,
+			StdDev: f.Deviation.Total, WattsPerCore: f.Deviation.WattsPerCore, WattsPerCoreStdDev: f.Deviation.StdDev,
+			PriorDominated: f.Deviation.PriorDominated, Collinear: f.Deviation.Collinear, Shares: f.Charge.Shares,
+			Requested: f.Charge.Requested > 0, Invocations: f.invocations(), Overhead: f.Invocations.Overhead(),
+			Histogram: f.Histogram.clone(),
+		}
+		o.Mean, o.Low, o.High, o.Interval, o.Measured = f.Invocations.Mean(f.Deviation.Energy, f.Deviation.Total)
+		out.Functions = append(out.Functions, o)
+	}
+	return out
+}
+
+// HistogramSchema makes buckets that grow by 2^(1/8), 9 %, as Prometheus counts them.
+const HistogramSchema = 3
 
 // Histogram is a native histogram of joules. The zero value is empty.
 type Histogram struct {
-	Count uint64
-	Sum   float64
+	Count uint64  `json:"count"`
+	Sum   float64 `json:"sum"`
 	// Buckets counts by index: bucket i holds values in (2^((i-1)/8), 2^(i/8)]. Zero counts values that are not positive.
-	Buckets map[int]int64
-	Zero    uint64
+	Buckets map[int]int64 `json:"buckets,omitempty"`
+	Zero    uint64        `json:"zero"`
+}
+
+func (h *Histogram) clone() Histogram {
+	c := *h
+	c.Buckets = maps.Clone(h.Buckets)
+	return c
 }
 
 // Add counts n values.
 func (h *Histogram) Add(v float64, n uint64) {
+	if n == 0 {
+		return
+	}
 	h.Count += n
 	h.Sum += v * float64(n)
 	if !(v > 0) {
@@ -230,7 +316,19 @@ func (h *Histogram) Add(v float64, n uint64) {
 	if h.Buckets == nil {
 		h.Buckets = map[int]int64{}
 	}
-	h.Buckets[int(math.Ceil(math.Log2(v)*(1<<histogramSchema)))] += int64(n)
+	h.Buckets[int(math.Ceil(math.Log2(v)*(1<<HistogramSchema)))] += int64(n)
+}
+
+// valid says whether the buckets make the count.
+func (h *Histogram) valid() bool {
+	left := h.Count
+	for _, n := range h.Buckets {
+		if n < 0 || uint64(n) > left {
+			return false
+		}
+		left -= uint64(n)
+	}
+	return left == h.Zero && h.Sum >= 0
 }
 
 // FunctionRow is a function with its account.

@@ -1,7 +1,9 @@
 package accounting
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wattlet/wattlet/internal/align"
@@ -21,6 +23,14 @@ const (
 	leaveAfter = 5 * time.Minute
 	// deaf is the time without CPU readings after which energy is no longer kept back for them.
 	deaf = 15 * time.Second
+	// longest is the longest time between two samples that is taken for one tick.
+	longest = 10 * time.Second
+	// kernelDebt bounds how far the node's CPU time may fall behind that of the groups and have to catch up before any is the
+	// kernel's, s. /proc/stat may count by looking at each scheduler tick who runs: that error is a walk, by some 0.05 s·√s, and
+	// always to one side for tasks that sleep over the ticks.
+	kernelDebt = 10
+	// spares bounds the records of ticks that are kept for later ones.
+	spares = 32
 )
 
 // Board is what an Attributor is told of its node.
@@ -60,6 +70,8 @@ type AttributorConfig struct {
 	Lag, Hold time.Duration
 	// Describe says what is known of a workload.
 	Describe func(workload.ID) workload.Workload
+	// Watched says whether a workload's activity will be told; one that appears is cold until then. Nil where events tell.
+	Watched func(workload.ID) bool
 	// Observe is told every tick, after it was entered into the accounts; may be nil.
 	Observe func(*attribution.Tick)
 }
@@ -92,7 +104,9 @@ type Attributor struct {
 	kernelHigh float64
 	last       time.Duration // of the last sample
 	sampled    bool
-	busy       float64 // weighted CPU-seconds so far
+	ending     []*tracked // whose last CPU time is in the newest tick
+	regime     string     // begins in the next tick
+	busy       float64    // weighted CPU-seconds so far
 	node       map[string]time.Duration
 
 	open  *tick   // the newest, whose activity is still coming in
@@ -100,6 +114,9 @@ type Attributor struct {
 	spare []*tick
 	uses  []attribution.Use
 	ahead []*tick // given to the estimator, not yet split
+
+	interval attribution.Interval
+	emit     func(*attribution.Tick) // enter
 
 	accounts *Accounts
 	base     attribution.BaseView
@@ -119,14 +136,19 @@ type tracked struct {
 	ended   bool
 	in      *tick // the tick in which its entry is at index
 	index   int
+	// variance is that of its energy, as it is in the account's, J².
+	variance float64
 
+	since     time.Duration // when it appeared; 0 if it was there at first
 	cold      bool
 	coldSince time.Duration
 
 	active     bool // activity is known
+	dense      bool // at least every other tick, so that what is in flight can be told for each
 	inFlight   float64
-	activityAt time.Duration
-	flow       float64 // request-seconds since the tick's start
+	activityAt time.Duration // until when flow is summed
+	told       time.Duration // of the last activity
+	flow       float64       // request-seconds since the tick's start
 	started    int64
 	completed  int64
 	starts     float64 // since the tick's start
@@ -140,6 +162,7 @@ type tick struct {
 	node       [attribution.MaxClasses]float64
 	weight     [attribution.MaxClasses]float64
 	uses       []use
+	left       []attribution.Slot // of which this is the last tick
 	regime     string
 }
 
@@ -149,7 +172,6 @@ type use struct {
 	use                attribution.Use
 	inFlightAt         float64 // at the end
 	started, completed float64
-	activeKnown        bool
 }
 
 // NewAttributor returns an Attributor with the accounts given, to which it adds; nil for new ones.
@@ -165,6 +187,7 @@ func NewAttributor(cfg AttributorConfig, accounts *Accounts) *Attributor {
 		cfg: cfg, lag: align.NewLag(cfg.Tick, cfg.Lag), byID: map[workload.ID]*tracked{}, accounts: accounts,
 		node: map[string]time.Duration{}, weights: newWeights(cfg.Board.Classes), holding: cfg.Hold > 0,
 	}
+	a.emit = a.enter
 	if cfg.Estimator != nil {
 		a.est = cfg.Estimator(b)
 	} else {
@@ -219,7 +242,7 @@ func (a *Attributor) Sample(s *workload.Sample) {
 			if ok && a.sampled && u.CPU > before {
 				d := (u.CPU - before).Seconds()
 				nodeSum += d
-				t.node[min(q, attribution.MaxClasses-1)%max(1, len(a.cfg.Board.Classes))] += d
+				t.node[q%attribution.MaxClasses] += d // where the class is not known, all is in the first
 			}
 			continue
 		}
@@ -248,6 +271,7 @@ func (a *Attributor) Sample(s *workload.Sample) {
 		// The node's counters tick 100 times a second and the groups' every microsecond, so the difference is noisy: only what
 		// it grows beyond its highest value so far is the kernel's.
 		a.kernelSum += nodeSum - sum
+		a.kernelHigh = min(a.kernelHigh, a.kernelSum+kernelDebt)
 		if d := a.kernelSum - a.kernelHigh; d > 0 {
 			a.kernelHigh = a.kernelSum
 			if a.kernel == nil {
@@ -259,12 +283,12 @@ func (a *Attributor) Sample(s *workload.Sample) {
 	a.weights.take(s.Frequency, &t.weight)
 	for _, id := range s.Ended {
 		if w := a.byID[id]; w != nil {
-			w.ended = true
+			a.end(w)
 		}
 	}
 	first := !a.sampled
 	a.sampled, a.last = true, s.At
-	if first || elapsed > 10 {
+	if first || elapsed > longest.Seconds() {
 		for i := range t.uses {
 			t.uses[i].t.in = nil
 		}
@@ -273,6 +297,7 @@ func (a *Attributor) Sample(s *workload.Sample) {
 		a.dropEnded()
 		return
 	}
+	t.regime, a.regime = a.regime, ""
 	for i := range t.uses {
 		u := &t.uses[i].use
 		for q := range t.weight {
@@ -331,7 +356,20 @@ func (a *Attributor) track(id workload.ID) *tracked {
 		w.serves = a.accounts.function(d.Namespace, d.Function)
 		w.serves.users++
 	}
+	if a.sampled {
+		w.since = a.last
+	}
+	a.starting(w)
 	return w
+}
+
+// starting opens the cold-start account of a workload that has just appeared and will tell when it is ready.
+func (a *Attributor) starting(w *tracked) {
+	if w.serves == nil || w.since == 0 || w.cold || w.active || a.cfg.Watched == nil || !a.cfg.Watched(w.ID) {
+		return
+	}
+	w.cold, w.coldSince = true, w.since
+	w.serves.ColdStarts++
 }
 
 // entry returns the workload's entry in a tick that is still open.
@@ -347,32 +385,52 @@ func (a *Attributor) newTick() *tick {
 	if n := len(a.spare); n > 0 {
 		t := a.spare[n-1]
 		a.spare = a.spare[:n-1]
-		*t = tick{uses: t.uses[:0]}
+		*t = tick{uses: t.uses[:0], left: t.left[:0]}
 		return t
 	}
 	return &tick{}
 }
 
-func (a *Attributor) recycle(t *tick) { a.spare = append(a.spare, t) }
+func (a *Attributor) recycle(t *tick) {
+	if len(a.spare) < spares {
+		a.spare = append(a.spare, t)
+	}
+}
+
+// until closes the newest tick once something is told of a time after it.
+func (a *Attributor) until(at time.Duration) {
+	if a.open != nil && at > a.open.end {
+		a.closeTick()
+	}
+}
+
+// densest is the longest tick in which what is in flight at its ends says how much was in flight between them.
+const densest = 250 * time.Millisecond
 
 // Activity takes in what a function's workload was asked to do.
 func (a *Attributor) Activity(v workload.Activity) {
+	a.until(v.At)
 	w := a.byID[v.ID]
 	if w == nil {
 		return
 	}
 	if !w.active {
-		w.active, w.inFlight, w.activityAt, w.started, w.completed = true, float64(v.InFlight), v.At, v.Started, v.Completed
+		w.active, w.inFlight, w.started, w.completed = true, float64(v.InFlight), v.Started, v.Completed
+		w.activityAt, w.told = v.At, v.At
+		if w.since > 0 { // its counts began at zero while we looked
+			w.starts, w.completes = float64(max(0, v.Started)), float64(max(0, v.Completed))
+		}
 		return
 	}
 	now := float64(v.InFlight)
 	held := max(0, (v.At - w.activityAt).Seconds())
-	if v.At-w.activityAt <= 2*a.cfg.Tick {
+	w.dense = a.cfg.Tick <= densest && v.At-w.told <= 2*a.cfg.Tick
+	if w.dense {
 		w.flow += held * (w.inFlight + now) / 2
 	} else {
 		w.flow += held * w.inFlight // told at changes only
 	}
-	w.inFlight, w.activityAt = now, max(w.activityAt, v.At)
+	w.inFlight, w.activityAt, w.told = now, max(w.activityAt, v.At), v.At
 	w.starts += float64(max(0, v.Started-w.started))
 	w.completes += float64(max(0, v.Completed-w.completed))
 	w.started, w.completed = v.Started, v.Completed
@@ -380,11 +438,14 @@ func (a *Attributor) Activity(v workload.Activity) {
 
 // Event takes in something that happened.
 func (a *Attributor) Event(e workload.Event) {
+	a.until(e.At)
 	if e.ID == workload.Node {
-		if len(e.What) > len(workload.RegimePrefix) && e.What[:len(workload.RegimePrefix)] == workload.RegimePrefix {
+		if what, ok := strings.CutPrefix(e.What, workload.RegimePrefix); ok && what != "" {
 			a.lag.Regime()
 			if a.open != nil {
-				a.open.regime = e.What[len(workload.RegimePrefix):]
+				a.open.regime = what
+			} else {
+				a.regime = what
 			}
 		}
 		return
@@ -399,6 +460,20 @@ func (a *Attributor) Event(e workload.Event) {
 	case w == nil:
 	case e.What == workload.Ready, e.What == workload.Stopped:
 		w.cold = false
+		if e.What == workload.Stopped && !w.everSeen() {
+			a.end(w)
+		}
+	}
+}
+
+// everSeen is false for a workload of which there was an event and no CPU time.
+func (w *tracked) everSeen() bool { return w.seen != [len(w.seen)]bool{} }
+
+// end lets a workload go with the newest tick.
+func (a *Attributor) end(w *tracked) {
+	if !w.ended {
+		w.ended = true
+		a.ending = append(a.ending, w)
 	}
 }
 
@@ -411,7 +486,16 @@ func (a *Attributor) closeTick() {
 	a.open = nil
 	length := (t.end - t.start).Seconds()
 	for _, w := range a.bySlot {
-		if w == nil || !w.active {
+		if w == nil {
+			continue
+		}
+		if w.cold && t.end-w.coldSince > startLimit {
+			w.cold = false
+			if !w.everSeen() {
+				a.end(w)
+			}
+		}
+		if !w.active {
 			continue
 		}
 		if t.end > w.activityAt { // held since
@@ -425,15 +509,13 @@ func (a *Attributor) closeTick() {
 	for i := range t.uses {
 		u := &t.uses[i]
 		w := u.t
-		if w.cold && t.end-w.coldSince > startLimit {
-			w.cold = false
-		}
 		u.use.Cold = w.cold
 		if !w.active {
 			continue
 		}
-		u.activeKnown = true
-		u.use.InFlight = max(0, w.flow) / length
+		if w.dense {
+			u.use.InFlight = max(0, w.flow) / length
+		}
 		u.use.Started, u.use.Completed = w.starts, w.completes
 		u.started, u.completed, u.inFlightAt = w.starts, w.completes, w.inFlight
 		w.flow, w.starts, w.completes = 0, 0, 0
@@ -453,19 +535,46 @@ func (a *Attributor) closeTick() {
 
 // dropEnded lets go of workloads whose last CPU time is counted.
 func (a *Attributor) dropEnded() {
-	for id, w := range a.byID {
-		if w.ended {
-			delete(a.byID, id)
-			a.est.Leave(w.slot)
-			w.account.endedAt = a.last
+	for _, w := range a.ending {
+		if a.byID[w.ID] == w {
+			delete(a.byID, w.ID)
+			a.leave(w)
 		}
 	}
+	a.ending = a.ending[:0]
+}
+
+// leave tells the estimator that a workload is in no later tick, as soon as it has the newest.
+func (a *Attributor) leave(w *tracked) {
+	w.active, w.cold = false, false
+	t := a.open
+	if n := len(a.queue); t == nil && n > 0 {
+		t = a.queue[n-1]
+	}
+	if t == nil {
+		t = a.partial
+	}
+	if t == nil {
+		a.est.Leave(w.slot)
+		return
+	}
+	t.left = append(t.left, w.slot)
 }
 
 // restart begins anew after a time without samples: its energy cannot be split.
 func (a *Attributor) restart(at time.Duration) {
 	a.flushQueue()
-	edge := at + a.lag.State().Lag
+	for _, w := range a.bySlot { // what was asked for in that time is counted, and has no energy
+		if w == nil || !w.active {
+			continue
+		}
+		if w.serves != nil {
+			w.serves.before += w.completes
+		}
+		w.flow, w.starts, w.completes, w.activityAt = 0, 0, 0, max(w.activityAt, at)
+	}
+	a.lag.Settle()
+	edge := a.lag.Edge(at)
 	if a.holding {
 		if a.holdUntil == 0 {
 			a.holdUntil = at + a.cfg.Hold
@@ -555,16 +664,13 @@ func (a *Attributor) pop(n int, giveUp bool) {
 	// Where readings are as far apart as samples, energy between them is less certain than CPU time between samples: then it
 	// is the ticks that are cut at readings.
 	if a.apart > coarse*(t.end-t.start).Seconds() {
-		for {
-			at, ok := a.timeline.Next(t.from)
-			if !ok || at >= t.edge {
-				break
-			}
+		at, ok := a.timeline.Next(t.from)
+		for ; ok && at < t.edge; at, ok = a.timeline.Next(t.from) {
 			head := a.join(a.head(t, at))
 			span, _ := a.timeline.Advance(at)
 			a.split(head, span)
 		}
-		if t.end/grid == t.start/grid {
+		if at != t.edge && t.end/grid == t.start/grid {
 			a.partial = a.join(t)
 			return
 		}
@@ -596,11 +702,11 @@ func (a *Attributor) join(t *tick) *tick {
 func (a *Attributor) head(t *tick, edge time.Duration) *tick {
 	h := a.newTick()
 	f := float64(edge-t.from) / float64(t.edge-t.from)
-	uses := h.uses
+	uses, left := h.uses, h.left
 	*h = *t
 	h.edge, h.end = edge, t.start+time.Duration(f*float64(t.end-t.start))
 	t.from, t.start, t.regime = edge, h.end, ""
-	h.uses = append(uses, t.uses...)
+	h.uses, h.left = append(uses, t.uses...), left
 	for q := range h.node {
 		h.node[q] *= f
 		t.node[q] -= h.node[q]
@@ -644,15 +750,22 @@ func (a *Attributor) split(t *tick, span align.Span) {
 		a.uses = append(a.uses, t.uses[i].use)
 	}
 	a.ahead = append(a.ahead, t)
-	a.est.Step(&attribution.Interval{Start: t.start, End: t.end, Energy: span.Energy, Weight: t.weight, Node: t.node, Uses: a.uses}, a.enter)
+	a.interval = attribution.Interval{Start: t.start, End: t.end, Energy: span.Energy, Weight: t.weight, Node: t.node, Uses: a.uses}
+	a.est.Step(&a.interval, a.emit)
+	for _, s := range t.left {
+		a.est.Leave(s)
+	}
 }
 
 // drop counts a tick's requests although its energy is nobody's.
 func (a *Attributor) drop(t *tick) {
 	for i := range t.uses {
 		if u := &t.uses[i]; u.t.serves != nil {
-			u.t.serves.pending.add(u)
+			u.t.serves.before += u.completed
 		}
+	}
+	for _, s := range t.left {
+		a.est.Leave(s)
 	}
 	a.recycle(t)
 }
@@ -664,21 +777,25 @@ func merge(t, m *tick) {
 		t.node[q] += m.node[q]
 		t.weight[q] = (t.weight[q]*a + m.weight[q]*b) / (a + b)
 	}
-	for i := range m.uses {
+	n, at := len(t.uses), 0
+	for i := range m.uses { // both are sorted
 		v := &m.uses[i]
-		at := slices.IndexFunc(t.uses, func(u use) bool { return u.t == v.t })
-		if at < 0 {
-			at = len(t.uses)
-			t.uses = append(t.uses, use{t: v.t, use: attribution.Use{Slot: v.use.Slot, InFlight: -1}})
+		for at < n && t.uses[at].t.slot < v.t.slot {
+			at++
 		}
-		u := &t.uses[at]
+		u := &use{}
+		if at < n && t.uses[at].t == v.t {
+			u = &t.uses[at]
+		} else {
+			t.uses = append(t.uses, use{t: v.t, use: attribution.Use{Slot: v.use.Slot, InFlight: -1}})
+			u = &t.uses[len(t.uses)-1]
+		}
 		for q := range u.use.CPU {
 			u.use.CPU[q] += v.use.CPU[q]
 		}
 		u.use.Unclassed += v.use.Unclassed
-		if v.activeKnown {
+		if v.use.InFlight >= 0 {
 			u.use.InFlight = (max(0, u.use.InFlight)*a + v.use.InFlight*b) / (a + b)
-			u.activeKnown = true
 		} else if u.use.InFlight > 0 {
 			u.use.InFlight *= a / (a + b)
 		}
@@ -687,7 +804,10 @@ func merge(t, m *tick) {
 		u.started, u.completed, u.inFlightAt = u.started+v.started, u.completed+v.completed, v.inFlightAt
 		u.use.Cold = u.use.Cold || v.use.Cold
 	}
-	slices.SortFunc(t.uses, func(x, y use) int { return int(x.t.slot - y.t.slot) })
+	if len(t.uses) > n {
+		slices.SortFunc(t.uses, func(x, y use) int { return int(x.t.slot - y.t.slot) })
+	}
+	t.left = append(t.left, m.left...)
 	t.end, t.edge = m.end, m.edge
 	if m.regime != "" {
 		t.regime = m.regime
@@ -701,7 +821,7 @@ func (a *Attributor) Idle(now time.Duration) {
 	}
 	a.closeTick()
 	a.flushQueue()
-	a.est.Flush(a.enter)
+	a.est.Flush(a.emit)
 	a.sampled = false
 	clear(a.node)
 	if have, ok := a.timeline.Newest(); ok {
@@ -724,7 +844,7 @@ func (a *Attributor) Flush() {
 		a.partial = nil
 		a.split(t, a.timeline.GiveUp(t.edge))
 	}
-	a.est.Flush(a.enter)
+	a.est.Flush(a.emit)
 	if a.partial != nil {
 		a.drop(a.partial)
 		a.partial = nil
@@ -734,6 +854,36 @@ func (a *Attributor) Flush() {
 	}
 	a.queue = nil
 	a.place(have)
+}
+
+// Redescribe asks again what is known of every workload. One of which something else is known now goes on as another.
+func (a *Attributor) Redescribe() {
+	for _, id := range slices.Sorted(maps.Keys(a.byID)) {
+		old := a.byID[id]
+		d := a.cfg.Describe(id)
+		if d.ID = id; d == old.Workload || id == workload.Kernel || old.ended {
+			continue
+		}
+		delete(a.byID, id)
+		w := a.track(id)
+		w.cpu, w.seen = old.cpu, old.seen
+		w.active, w.dense, w.inFlight, w.started, w.completed = old.active, old.dense, old.inFlight, old.started, old.completed
+		w.activityAt, w.told, w.flow, w.starts, w.completes = old.activityAt, old.told, old.flow, old.starts, old.completes
+		if w.since = old.since; w.serves != nil && old.cold {
+			w.cold, w.coldSince = true, old.coldSince
+		}
+		a.starting(w)
+		a.leave(old)
+	}
+}
+
+// Tracked returns the workloads that are seen, sorted by ID.
+func (a *Attributor) Tracked() []workload.Workload {
+	out := make([]workload.Workload, 0, len(a.byID))
+	for _, id := range slices.Sorted(maps.Keys(a.byID)) {
+		out = append(out, a.byID[id].Workload)
+	}
+	return out
 }
 
 // Accounts returns the accounts, which go on changing.

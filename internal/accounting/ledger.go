@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/workload"
 )
 
 // Meter is a source of readings: a Wattlet meter, a sensor of the board itself, or a board with the earlier firmware.
@@ -22,6 +23,22 @@ type Meter interface {
 	Run(ctx context.Context, sink func(channel int, r energy.Reading)) error
 	// Status may be called at any time.
 	Status() energy.Status
+}
+
+// UsageReader reads the CPU time of the workloads of the node that the agent runs on.
+type UsageReader interface {
+	// Read returns what the kernel's counters say now; with an error, what could be read. The sample is valid until the next call.
+	Read() (*workload.Sample, error)
+}
+
+// AttributionConfig says whose energy is split among workloads, and by what.
+type AttributionConfig struct {
+	// Node is the node the agent runs on.
+	Node string
+	AttributorConfig
+	Usage UsageReader
+	// Uptime is the monotonic clock of the samples.
+	Uptime func() time.Duration
 }
 
 // NodeConfig says which channel of which meter measures a node.
@@ -45,6 +62,8 @@ type Config struct {
 	Logger    *slog.Logger
 	// Now is the wall clock with a monotonic reading.
 	Now func() time.Time
+	// Attribution is nil where no node's energy is split.
+	Attribution *AttributionConfig
 }
 
 // Ledger holds the accounts of all nodes of this agent.
@@ -56,8 +75,14 @@ type Ledger struct {
 	meters map[string]Meter
 	nodes  []*node
 	errors map[string]uint64
-	// failing keeps the log to changes of state.
+	// failing keeps the log to changes of state; unread does for the samples.
 	failing bool
+	unread  string
+	sampled time.Time
+	own     *node // the node with an attributor; nil for none
+
+	recordings []*Recording
+	ended      bool // no record will follow
 }
 
 // node is an account with what a snapshot needs beside it.
@@ -66,6 +91,10 @@ type node struct {
 	account
 	// tick is the reading at the last tick, to which the means of the snapshot reach back.
 	tick energy.Reading
+
+	attributor *Attributor   // nil where nothing is split
+	fed        energy.Energy // of the account's sum, at the last reading
+	feed       energy.Energy // what the attributor was told
 }
 
 // New returns a ledger with the accounts restored from the store and the first snapshot published.
@@ -87,6 +116,15 @@ func New(cfg Config) (*Ledger, error) {
 		n := &node{NodeConfig: nc, account: account{start: now}}
 		if s, ok := state.Nodes[nc.Name]; ok {
 			n.restore(s, state.Clean)
+		}
+		if a := cfg.Attribution; a != nil && a.Node == nc.Name {
+			saved := state.Nodes[nc.Name]
+			if n.resets > 0 {
+				saved = NodeState{}
+			}
+			n.attributor = NewAttributor(a.AttributorConfig, restoreAccounts(saved, state.Clean))
+			n.fed, n.feed = n.sum.Energy, n.sum.Energy
+			l.own = n
 		}
 		l.nodes = append(l.nodes, n)
 	}
@@ -143,7 +181,10 @@ func (l *Ledger) Sink(meter string) func(channel int, r energy.Reading) {
 		for _, n := range l.nodes {
 			if n.Meter == meter && n.Channel == channel {
 				before := n.resets
-				n.observe(r)
+				if n.observe(r) && n.attributor != nil {
+					n.tell(n.resets != before, l.uptime(r.Host))
+					l.recordReading(r)
+				}
 				if n.resets != before {
 					l.cfg.Logger.Warn("counters begin at zero again: the agent did not end in order and its saved totals are too old",
 						"node", n.Name)
@@ -151,6 +192,89 @@ func (l *Ledger) Sink(meter string) func(channel int, r energy.Reading) {
 			}
 		}
 	}
+}
+
+// uptime returns a time of the wall clock on the clock of the samples. None is to come: a single reading that seems so would
+// hold up all that are after it.
+func (l *Ledger) uptime(t time.Time) time.Duration {
+	return l.cfg.Attribution.Uptime() - max(0, l.cfg.Now().Sub(t))
+}
+
+// tell feeds the attributor with the account's growth.
+func (n *node) tell(reset bool, at time.Duration) {
+	if reset { // with the first reading of a run or not at all
+		n.fed, n.feed = 0, 0
+		n.attributor.Accounts().reset()
+	}
+	n.feed += n.sum.Energy - n.fed
+	n.fed = n.sum.Energy
+	n.attributor.Energy(at, n.feed, n.sum.Unmeasured)
+}
+
+// Activity takes in what a workload was asked to do.
+func (l *Ledger) Activity(a workload.Activity) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own != nil {
+		l.own.attributor.Activity(a)
+		l.recordActivity(a)
+	}
+}
+
+// Event takes in something that happened to a workload or to the node.
+func (l *Ledger) Event(e workload.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own != nil {
+		l.own.attributor.Event(e)
+		l.recordEvent(e)
+	}
+}
+
+// Redescribe asks again what is known of the workloads.
+func (l *Ledger) Redescribe() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own != nil {
+		l.own.attributor.Redescribe()
+	}
+}
+
+// Tracked returns the workloads that are seen, sorted by ID.
+func (l *Ledger) Tracked() []workload.Workload {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own == nil {
+		return nil
+	}
+	return l.own.attributor.Tracked()
+}
+
+// sample reads the CPU time of all workloads.
+func (l *Ledger) sample() {
+	if l.own == nil {
+		return
+	}
+	s, err := l.cfg.Attribution.Usage.Read()
+	if err != nil {
+		l.Count("cgroup")
+		text := err.Error()
+		if text != l.unread {
+			l.cfg.Logger.Warn("not all CPU times can be read", "err", err)
+		}
+		l.unread = text
+	} else {
+		l.unread = ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s != nil && len(s.Usage) > 0 {
+		l.own.attributor.Sample(s)
+		l.recordSample(s)
+		l.sampled = l.cfg.Now()
+	}
+	l.own.attributor.Idle(l.cfg.Attribution.Uptime())
+	l.recordTick()
 }
 
 // Count counts an error of a source that is not a meter.
@@ -168,9 +292,11 @@ func (l *Ledger) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			l.endRecordings()
 			l.save(true)
 			return nil
 		case <-tick.C:
+			l.sample()
 			now := l.cfg.Now()
 			l.publish(now)
 			if now.Sub(lastSave) >= l.cfg.SaveEvery {
@@ -187,6 +313,7 @@ func (l *Ledger) save(clean bool) {
 		return
 	}
 	if clean {
+		l.settle()
 		l.publish(l.cfg.Now())
 	}
 	err := l.cfg.Store.Save(l.state(clean), l.cfg.Now())
@@ -202,6 +329,15 @@ func (l *Ledger) save(clean bool) {
 	l.failing = err != nil
 }
 
+// settle splits what is still waiting, before the end.
+func (l *Ledger) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own != nil {
+		l.own.attributor.Flush()
+	}
+}
+
 // state returns what is to be saved.
 func (l *Ledger) state(clean bool) State {
 	l.mu.Lock()
@@ -215,9 +351,13 @@ func (l *Ledger) state(clean bool) State {
 		if last.Epoch == 0 {
 			last.Host = n.start // from here on nobody measured
 		}
-		state.Nodes[n.Name] = NodeState{
+		s := NodeState{
 			Meter: n.Meter, Channel: n.Channel, Totals: n.sum, Last: last, PastEpochs: slices.Clone(n.past),
 		}
+		if n.attributor != nil {
+			s.Accounts = n.attributor.Accounts().save()
+		}
+		state.Nodes[n.Name] = s
 	}
 	return state
 }
@@ -239,6 +379,7 @@ func (l *Ledger) publish(now time.Time) {
 		s.Nodes = append(s.Nodes, n.publish(now, l.cfg.StaleAfter))
 	}
 	s.Errors = maps.Clone(l.errors)
+	s.Sampled = l.sampled
 	l.snapshot.Store(s)
 }
 
@@ -248,6 +389,14 @@ func (n *node) publish(now time.Time, staleAfter time.Duration) Node {
 		Name: n.Name, Meter: n.Meter, Channel: n.Channel, Known: n.known(),
 		Energy: n.sum.EnergyMark, Charge: n.sum.ChargeMark, Unmeasured: n.sum.Unmeasured,
 		Samples: n.sum.Samples, Saturated: n.sum.Saturated, SensorErrors: n.sum.SensorErrors,
+	}
+	out.Measured = out.Energy
+	if n.attributor != nil {
+		// What is published as the node's energy is what has been entered into accounts, so that at any time the parts make the
+		// whole; the rest is on its way.
+		out.Attribution = n.attributor.snapshot()
+		out.Energy = n.attributor.Accounts().Posted
+		out.Attribution.Pending = max(0, n.feed-out.Energy)
 	}
 	r := n.last
 	if r.Epoch == 0 || n.restored {

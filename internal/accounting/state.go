@@ -8,11 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wattlet/wattlet/internal/attribution"
 	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/workload"
 )
 
 // State is what outlives the process.
@@ -35,6 +38,37 @@ type NodeState struct {
 	// LastUptime dates the last reading on the host's boot clock, which no time server steps.
 	LastUptime time.Duration `json:"last_uptime_ns"`
 	PastEpochs []uint64      `json:"past_epochs,omitempty"`
+	// Accounts are nil where the node's energy is not split.
+	Accounts *savedAccounts `json:"accounts,omitempty"`
+}
+
+// savedAccounts are Accounts as they are saved.
+type savedAccounts struct {
+	Posted       energy.Energy   `json:"posted_uj"`
+	Base         energy.Energy   `json:"base_uj"`
+	Unattributed energy.Energy   `json:"unattributed_uj"`
+	Departed     energy.Energy   `json:"departed_uj"`
+	Workloads    []savedWorkload `json:"workloads"`
+	Functions    []savedFunction `json:"functions"`
+}
+
+type savedWorkload struct {
+	Kind      string        `json:"kind"`
+	Namespace string        `json:"namespace"`
+	Name      string        `json:"name"`
+	Energy    energy.Energy `json:"energy_uj"`
+	ColdStart energy.Energy `json:"coldstart_uj"`
+}
+
+type savedFunction struct {
+	Namespace  string                                   `json:"namespace"`
+	Name       string                                   `json:"name"`
+	Energy     energy.Energy                            `json:"energy_uj"`
+	ColdStart  energy.Energy                            `json:"coldstart_uj"`
+	ColdStarts uint64                                   `json:"coldstarts"`
+	Completed  float64                                  `json:"invocations"`
+	Shares     [len(attribution.Policies)]energy.Energy `json:"base_shares_uj"`
+	Histogram  Histogram                                `json:"histogram"`
 }
 
 const stateVersion = 1
@@ -108,6 +142,9 @@ func parseState(b []byte) (State, error) {
 		if n.Totals.EnergyMark < n.Totals.Energy || n.Totals.ChargeMark < n.Totals.Charge || n.Totals.Unmeasured < 0 {
 			return State{}, fmt.Errorf("node %s: totals contradict each other", name)
 		}
+		if !n.Accounts.valid() {
+			return State{}, fmt.Errorf("node %s: accounts contradict each other", name)
+		}
 	}
 	return st, nil
 }
@@ -153,3 +190,75 @@ func (e *SetAsideError) Error() string {
 }
 
 func (e *SetAsideError) Unwrap() error { return e.Err }
+
+// valid says whether the parts make the whole and nothing is negative, which also bounds the sums.
+func (s *savedAccounts) valid() bool {
+	if s == nil {
+		return true
+	}
+	left := s.Posted
+	take := func(e energy.Energy) bool {
+		left -= e
+		return e >= 0 && left >= 0
+	}
+	ok := s.Unattributed >= 0 && s.Unattributed <= s.Base && take(s.Base) && take(s.Departed)
+	type name struct{ kind, namespace, name string }
+	workloads, functions := map[name]bool{}, map[name]bool{}
+	for _, w := range s.Workloads {
+		n := name{w.Kind, w.Namespace, w.Name}
+		ok = ok && !workloads[n] && take(w.Energy) && take(w.ColdStart)
+		workloads[n] = true
+	}
+	for _, f := range s.Functions {
+		n := name{"", f.Namespace, f.Name}
+		ok = ok && !functions[n] && f.Energy >= 0 && f.ColdStart >= 0 && f.Completed >= 0 && slices.Min(f.Shares[:]) >= 0 && f.Histogram.valid()
+		functions[n] = true
+	}
+	return ok && left == 0
+}
+
+func (c *Accounts) save() *savedAccounts {
+	s := &savedAccounts{
+		Posted: c.Posted, Base: c.Base, Unattributed: c.Unattributed, Departed: c.Departed,
+		Workloads: []savedWorkload{}, Functions: []savedFunction{},
+	}
+	for _, w := range c.list() {
+		s.Workloads = append(s.Workloads, savedWorkload{w.kind.String(), w.namespace, w.name, w.Energy, w.ColdStart})
+	}
+	for _, f := range c.Functions() {
+		s.Functions = append(s.Functions, savedFunction{
+			f.Namespace, f.Name, f.Energy, f.ColdStart, f.ColdStarts, f.invocations(), f.Charge.Shares, f.Histogram.clone(),
+		})
+	}
+	return s
+}
+
+// restoreAccounts continues saved accounts; nil if there are none. After an end that was not in order more may have been
+// published of a workload than was saved, and a counter that falls by a hair would be counted whole again: then workloads
+// begin at zero, which every reader of counters understands, and what they had is with those that departed.
+func restoreAccounts(s NodeState, clean bool) *Accounts {
+	c := NewAccounts()
+	if s.Accounts == nil {
+		// Saved before anything was split: all of it is the base's.
+		c.give(s.Totals.EnergyMark, 0)
+		return c
+	}
+	c.Posted, c.Base, c.Unattributed, c.Departed = s.Accounts.Posted, s.Accounts.Base, s.Accounts.Unattributed, s.Accounts.Departed
+	for _, w := range s.Accounts.Workloads {
+		kind, err := workload.ParseKind(w.Kind)
+		if !clean || err != nil {
+			c.Departed += w.Energy + w.ColdStart
+			continue
+		}
+		c.workloads[workloadKey{kind, w.Namespace, w.Name}] = &WorkloadAccount{Energy: w.Energy, ColdStart: w.ColdStart, idle: true}
+	}
+	if clean {
+		for _, f := range s.Accounts.Functions {
+			a := c.function(f.Namespace, f.Name)
+			a.Energy, a.ColdStart, a.ColdStarts, a.Charge.Shares = f.Energy, f.ColdStart, f.ColdStarts, f.Shares
+			a.Histogram = f.Histogram
+			a.before = f.Completed
+		}
+	}
+	return c
+}

@@ -1,6 +1,7 @@
 package accounting
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ type weights struct {
 	classes []Class
 	highest []float64 // V²f at the highest point, per class
 	times   map[frequencyKey]time.Duration
+	last    [attribution.MaxClasses]float64 // without ratios; 0 for none
 }
 
 type frequencyKey struct {
@@ -27,7 +29,9 @@ type frequencyKey struct {
 func newWeights(classes []Class) weights {
 	w := weights{classes: slices.Clone(classes), times: map[frequencyKey]time.Duration{}}
 	w.highest = make([]float64, len(classes))
-	for q, c := range w.classes {
+	for q := range w.classes {
+		c := &w.classes[q]
+		c.Points = slices.Clone(c.Points)
 		slices.SortFunc(c.Points, func(a, b OperatingPoint) int { return int(a.KHz - b.KHz) })
 		if n := len(c.Points); n > 0 {
 			w.highest[q] = cost(c.Points[n-1].KHz, float64(c.Points[n-1].Microvolt))
@@ -38,7 +42,8 @@ func newWeights(classes []Class) weights {
 
 func cost(khz int64, microvolt float64) float64 { return float64(khz) * microvolt * microvolt }
 
-// take sets the weights of the time since the last call.
+// take sets the weights of the time since the last call. Counters that stand still, as of cores that are switched off or for less
+// than the 10 ms they count in, leave them as they were.
 func (w *weights) take(fs []workload.Frequency, to *[attribution.MaxClasses]float64) {
 	for q := range to {
 		to[q] = 1
@@ -65,8 +70,9 @@ func (w *weights) take(fs []workload.Frequency, to *[attribution.MaxClasses]floa
 			sum += (f.Time - before).Seconds() * w.relative(q, f.KHz, top)
 		}
 		if spent > 0 {
-			to[q] = sum / spent.Seconds()
+			w.last[q] = sum / spent.Seconds()
 		}
+		to[q] = cmp.Or(w.last[q], 1)
 		if r, ok := ratios[c.Name]; ok && q > 0 {
 			to[q] *= r
 		}

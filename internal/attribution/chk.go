@@ -83,7 +83,6 @@ type CHK struct {
 	order  []int
 	tick   Tick
 	report Report
-	loose  []Slot
 }
 
 // function names a function.
@@ -138,14 +137,14 @@ type owner struct {
 
 // New returns the estimator that Wattlet uses.
 func New(b Board) *CHK {
-	c := &CHK{Period: ReportPeriod, board: b, byFunction: map[function]int{}, review: reviewing, adapt: adaptation{}, regimes: regimes{known: map[string]regime{}}}
+	c := &CHK{Period: ReportPeriod, board: b, byFunction: map[function]int{}, review: reviewing, regimes: regimes{known: map[string]regime{}}}
 	for q, n := range b.Cores {
 		if n > 0 {
 			c.classes = q + 1
 		}
 	}
 	c.classes = max(1, c.classes)
-	c.model.Rejected = map[string]uint64{}
+	c.model.Rejected = map[string]uint64{"cpu": 0, "length": 0, "weight": 0}
 	return c
 }
 

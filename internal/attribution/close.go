@@ -2,6 +2,7 @@ package attribution
 
 import (
 	"math"
+	"slices"
 )
 
 // close splits the span's energy and emits it, with a report if one is due or it is the last.
@@ -18,7 +19,8 @@ func (c *CHK) close(emit func(*Tick), last bool) {
 	} else {
 		c.parts, c.owners = append(c.parts[:0], share{part: t.Energy.Joules(), carry: &c.base}), append(c.owners[:0], owner{})
 	}
-	apportion(t.Energy, c.parts, c.order[:cap(c.order)])
+	c.order = slices.Grow(c.order[:0], len(c.parts))
+	apportion(t.Energy, c.parts, c.order[:len(c.parts)])
 	t.Base, t.Shares, t.Left = c.parts[0].units, t.Shares[:0], t.Left[:0]
 	for i, p := range c.parts[1:] {
 		o := c.owners[i+1]
@@ -384,7 +386,7 @@ func (c *CHK) twin(p *principal) *principal {
 func (c *CHK) describe(i int, p *principal) FunctionDeviation {
 	gain := c.board.Gain
 	d := FunctionDeviation{
-		Namespace: p.namespace, Function: p.name,
+		Namespace: p.namespace, Function: p.name, Energy: p.given.total,
 		Period: math.Sqrt(p.given.variance + sq(p.given.confused) + sq(gain*p.given.period)),
 		Total:  math.Sqrt(p.total + sq(p.given.confusedTotal) + sq(gain*p.given.total)),
 	}

@@ -109,6 +109,8 @@ type Deviation struct {
 type FunctionDeviation struct {
 	Namespace, Function string
 	Period, Total       float64
+	// Energy is what was attributed to the function since the start, J.
+	Energy float64
 	// WattsPerCore is the estimate of the function's power per weighted busy core, W, and StdDev its standard deviation.
 	WattsPerCore, StdDev float64
 	// PriorDominated is true while the data say less about this function than was assumed at first. Collinear is true if it

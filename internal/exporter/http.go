@@ -20,6 +20,8 @@ import (
 type Config struct {
 	// Snapshot returns the newest snapshot, never nil.
 	Snapshot func() *accounting.Snapshot
+	// Record begins a recording of the agent's own node.
+	Record func() (*accounting.Recording, error)
 	// Self is the node the agent runs on.
 	Self    string
 	Version string
@@ -30,7 +32,7 @@ type Config struct {
 	Now  func() time.Time
 }
 
-// NewHandler returns the agent's pages: /metrics, /api/v1/snapshot, /healthz, /readyz, and / which names them.
+// NewHandler returns the agent's pages: /metrics, /api/v1/snapshot, /api/v1/records, /healthz, /readyz, and / which names them.
 func NewHandler(cfg Config) (http.Handler, error) {
 	reg := prometheus.NewRegistry()
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -58,6 +60,7 @@ func NewHandler(cfg Config) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(View(cfg.Snapshot())) // the reader went away
 	})
+	mux.HandleFunc("GET /api/v1/records", records(cfg))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := cfg.Now().Sub(cfg.Snapshot().Time); age > 10*cfg.Tick+5*time.Second {
 			http.Error(w, fmt.Sprintf("no snapshot for %v: the agent hangs", age.Round(time.Second)), http.StatusServiceUnavailable)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wattlet/wattlet/internal/accounting"
+	"github.com/wattlet/wattlet/internal/attribution"
 )
 
 // metric is one family: what docs/metrics.md says of it and how it is read off a snapshot.
@@ -80,10 +81,51 @@ func timed(value func(m *accounting.Source) float64) func(*accounting.Snapshot, 
 	}
 }
 
+// split makes the reader of a value of the nodes whose energy is split.
+func split(value func(a *accounting.Attribution) float64) func(*accounting.Snapshot, string, adder) {
+	return optional(func(n *accounting.Node) bool { return n.Known && n.Attribution != nil },
+		func(n *accounting.Node) float64 { return value(n.Attribution) })
+}
+
+// eachWorkload makes the reader of a value of the workloads for which there is one.
+func eachWorkload(value func(w *accounting.WorkloadEnergy) float64, there func(w *accounting.WorkloadEnergy) bool) func(*accounting.Snapshot, string, adder) {
+	return func(s *accounting.Snapshot, _ string, add adder) {
+		for i := range s.Nodes {
+			n := &s.Nodes[i]
+			if n.Attribution == nil || !n.Known {
+				continue
+			}
+			for j := range n.Attribution.Workloads {
+				if w := &n.Attribution.Workloads[j]; there(w) {
+					add(value(w), n.Name, w.Kind.String(), valid(w.Namespace), valid(w.Name))
+				}
+			}
+		}
+	}
+}
+
+// eachFunction makes the reader of a value that every function has.
+func eachFunction(value func(f *accounting.FunctionEnergy) float64) func(*accounting.Snapshot, string, adder) {
+	return func(s *accounting.Snapshot, _ string, add adder) {
+		for i := range s.Nodes {
+			n := &s.Nodes[i]
+			if n.Attribution == nil || !n.Known {
+				continue
+			}
+			for j := range n.Attribution.Functions {
+				f := &n.Attribution.Functions[j]
+				add(value(f), n.Name, valid(f.Namespace), valid(f.Name))
+			}
+		}
+	}
+}
+
 var (
-	nodeLabels    = []string{"node"}
-	meterLabels   = []string{"node", "meter"}
-	channelLabels = []string{"node", "meter", "channel"}
+	workloadLabels = []string{"node", "kind", "namespace", "name"}
+	functionLabels = []string{"node", "namespace", "function"}
+	nodeLabels     = []string{"node"}
+	meterLabels    = []string{"node", "meter"}
+	channelLabels  = []string{"node", "meter", "channel"}
 )
 
 const (
@@ -99,6 +141,192 @@ func metrics() []metric {
 			help: "Energy of the node measured at its supply. It is the high-water mark of the signed sum. " +
 				"rate() of it is the node's power in watts.",
 			each: node(func(n *accounting.Node) float64 { return n.Energy.Joules() }),
+		},
+		{
+			name: "wattlet_node_base_joules_total", kind: counter, labels: nodeLabels,
+			help: "Energy of the idle board, and what could not be given to anyone. Base, departed and all workloads' energy and cold " +
+				"starts sum to wattlet_node_energy_joules_total, to the microjoule.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Base.Joules() }),
+		},
+		{
+			name: "wattlet_node_unattributed_joules_total", kind: counter, labels: nodeLabels,
+			help: "The part of the base that is no idle board's: energy of times for which CPU time or readings are not known.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Unattributed.Joules() }),
+		},
+		{
+			name: "wattlet_node_departed_joules", kind: gauge, labels: nodeLabels,
+			help: "Energy of workloads that ended more than five minutes ago and have no series of their own any more. A gauge, since " +
+				"it was counted as theirs before.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Departed.Joules() }),
+		},
+		{
+			name: "wattlet_node_pending_joules", kind: gauge, labels: nodeLabels,
+			help: "Energy measured and not yet in any account, because it waits for its time to be complete.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Pending.Joules() }),
+		},
+		{
+			name: "wattlet_node_invariant_joules", kind: gauge, labels: nodeLabels,
+			help: "The node's energy less base, departed and all workloads: 0, or there is a bug.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Invariant.Joules() }),
+		},
+		{
+			name: "wattlet_workload_energy_joules_total", kind: counter, labels: workloadLabels,
+			help: "Active energy of a workload: what the node drew more because it ran. Kind is function, pod, system or agent.",
+			each: eachWorkload(func(w *accounting.WorkloadEnergy) float64 { return w.Energy.Joules() }, func(*accounting.WorkloadEnergy) bool { return true }),
+		},
+		{
+			name: "wattlet_workload_coldstart_joules_total", kind: counter, labels: workloadLabels,
+			help: "Energy of the workload's cold starts, with what container runtime and kubelet used for them beyond their usual. " +
+				"Not contained in its active energy; only for workloads that were seen to start.",
+			each: eachWorkload(func(w *accounting.WorkloadEnergy) float64 { return w.ColdStart.Joules() },
+				func(w *accounting.WorkloadEnergy) bool { return w.ColdStart > 0 }),
+		},
+		{
+			name: "wattlet_workload_energy_stddev_joules", kind: gauge, labels: workloadLabels,
+			help: "Standard deviation of the workload's energy since the agent's start, random and systematic parts together.",
+			each: eachWorkload(func(w *accounting.WorkloadEnergy) float64 { return w.StdDev }, func(*accounting.WorkloadEnergy) bool { return true }),
+		},
+		{
+			name: "wattlet_function_energy_joules_total", kind: counter, labels: functionLabels,
+			help: "Active energy of all workloads that serve the function.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.Energy.Joules() }),
+		},
+		{
+			name: "wattlet_function_energy_stddev_joules", kind: gauge, labels: functionLabels,
+			help: "Standard deviation of the function's energy since the agent's start, random and systematic parts together.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.StdDev }),
+		},
+		{
+			name: "wattlet_function_coldstart_joules_total", kind: counter, labels: functionLabels,
+			help: "Energy of the function's cold starts; not contained in its active energy.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.ColdStart.Joules() }),
+		},
+		{
+			name: "wattlet_function_cold_starts_total", kind: counter, labels: functionLabels,
+			help: "Cold starts seen.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return float64(f.ColdStarts) }),
+		},
+		{
+			name: "wattlet_function_base_share_joules_total", kind: counter, labels: append(slices.Clone(functionLabels), "policy"),
+			help: "Share of the base under a policy: equal among active functions, proportional to active energy, or by requested " +
+				"CPU. Views of the same base, never to be added up over policies.",
+			each: func(s *accounting.Snapshot, _ string, add adder) {
+				for i := range s.Nodes {
+					n := &s.Nodes[i]
+					if n.Attribution == nil || !n.Known {
+						continue
+					}
+					for j := range n.Attribution.Functions {
+						f := &n.Attribution.Functions[j]
+						for _, p := range attribution.Policies {
+							if p != attribution.Requested || f.Requested {
+								add(f.Shares[p].Joules(), n.Name, valid(f.Namespace), valid(f.Name), p.String())
+							}
+						}
+					}
+				}
+			},
+		},
+		{
+			name: "wattlet_function_invocations_total", kind: counter, labels: functionLabels,
+			help: "Completed invocations, as the function's watchdogs count them.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.Invocations }),
+		},
+		{
+			name: "wattlet_function_joules_per_invocation", kind: gauge, labels: append(slices.Clone(functionLabels), "bound"),
+			help: "Mean active energy of an invocation since the agent's start, and the bounds of its 95 % interval: mean, low, high. " +
+				"Bounds are missing while there are too few invocations to tell.",
+			each: func(s *accounting.Snapshot, _ string, add adder) {
+				for i := range s.Nodes {
+					n := &s.Nodes[i]
+					if n.Attribution == nil || !n.Known {
+						continue
+					}
+					for j := range n.Attribution.Functions {
+						f := &n.Attribution.Functions[j]
+						if f.Measured {
+							add(f.Mean, n.Name, valid(f.Namespace), valid(f.Name), "mean")
+						}
+						if f.Interval {
+							add(f.Low, n.Name, valid(f.Namespace), valid(f.Name), "low")
+							add(f.High, n.Name, valid(f.Namespace), valid(f.Name), "high")
+						}
+					}
+				}
+			},
+		},
+		{
+			name: "wattlet_function_overhead_joules_total", kind: counter, labels: functionLabels,
+			help: "The part of the function's active energy that was used while no request was served: polling, garbage collection.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.Overhead }),
+		},
+		{
+			name: "wattlet_function_watts_per_core", kind: gauge, labels: functionLabels,
+			help: "The model's power per weighted busy core of the function.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.WattsPerCore }),
+		},
+		{
+			name: "wattlet_function_prior_dominated", kind: gauge, labels: functionLabels,
+			help: "1 while the data say less about the function than was assumed at first.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return boolean(f.PriorDominated) }),
+		},
+		{
+			name: "wattlet_function_collinear", kind: gauge, labels: functionLabels,
+			help: "1 while the function cannot be told from another that runs whenever it runs; their sum is known better than each.",
+			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return boolean(f.Collinear) }),
+		},
+		{
+			name: "wattlet_model_base_watts", kind: gauge, labels: nodeLabels,
+			help: "Power of the idle board, as learnt.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Model.Base }),
+		},
+		{
+			name: "wattlet_model_base_stddev_watts", kind: gauge, labels: nodeLabels,
+			help: "Standard deviation of the base power.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Model.BaseStdDev }),
+		},
+		{
+			name: "wattlet_model_core_watts", kind: gauge, labels: nodeLabels,
+			help: "Mean power per weighted busy core, as learnt.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Model.WattsPerCore }),
+		},
+		{
+			name: "wattlet_model_core_stddev_watts", kind: gauge, labels: nodeLabels,
+			help: "Standard deviation of the power per weighted busy core.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Model.WattsPerCoreStdDev }),
+		},
+		{
+			name: "wattlet_model_innovation_sigmas", kind: gauge, labels: nodeLabels,
+			help: "Error of the last prediction over its standard deviation; beyond 4 it counts as an outlier.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Model.Innovation }),
+		},
+		{
+			name: "wattlet_model_changes_total", kind: counter, labels: nodeLabels,
+			help: "Changes of the board that were found without being announced.",
+			each: split(func(a *accounting.Attribution) float64 { return float64(a.Model.Changes) }),
+		},
+		{
+			name: "wattlet_model_rejected_intervals_total", kind: counter, labels: []string{"node", "reason"},
+			help: "Intervals from which nothing could be learnt, and whose energy went to the base: cpu, length, weight.",
+			each: func(s *accounting.Snapshot, _ string, add adder) {
+				for i := range s.Nodes {
+					if a := s.Nodes[i].Attribution; a != nil {
+						for _, reason := range slices.Sorted(maps.Keys(a.Model.Rejected)) {
+							add(float64(a.Model.Rejected[reason]), s.Nodes[i].Name, reason)
+						}
+					}
+				}
+			},
+		},
+		{
+			name: "wattlet_model_lag_seconds", kind: gauge, labels: nodeLabels,
+			help: "Time by which measured power is late against CPU time.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Lag.Lag.Seconds() }),
+		},
+		{
+			name: "wattlet_model_lag_confidence_ratio", kind: gauge, labels: nodeLabels,
+			help: "Correlation of power and CPU time at that lag; 0 until it was found.",
+			each: split(func(a *accounting.Attribution) float64 { return a.Lag.Peak }),
 		},
 		{
 			name: "wattlet_node_charge_coulombs_total", kind: counter, labels: nodeLabels,
@@ -265,6 +493,9 @@ func metrics() []metric {
 						add(float64(m.LastSuccess.UnixMilli())/1000, self, m.Name)
 					}
 				}
+				if !s.Sampled.IsZero() {
+					add(float64(s.Sampled.UnixMilli())/1000, self, "cgroup")
+				}
 			},
 		},
 	}
@@ -285,6 +516,8 @@ type Collector struct {
 	snapshot func() *accounting.Snapshot
 	self     string
 	metrics  []metric
+	// histogram describes the only family that is not one value per series; nil where it is not given.
+	histogram *prometheus.Desc
 }
 
 // NewCollector returns a collector of the snapshots that snapshot gives; self is the node the agent runs on.
@@ -294,6 +527,7 @@ func NewCollector(snapshot func() *accounting.Snapshot, self string) *Collector 
 		m := &c.metrics[i]
 		m.desc = prometheus.NewDesc(m.name, m.help, m.labels, nil)
 	}
+	c.histogram = prometheus.NewDesc(histogramName, histogramHelp, functionLabels, nil)
 	return c
 }
 
@@ -301,6 +535,9 @@ func NewCollector(snapshot func() *accounting.Snapshot, self string) *Collector 
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		ch <- m.desc
+	}
+	if c.histogram != nil {
+		ch <- c.histogram
 	}
 }
 
@@ -311,6 +548,37 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		m.each(s, c.self, func(value float64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
 		})
+	}
+	if c.histogram != nil {
+		c.histograms(s, ch)
+	}
+}
+
+const (
+	histogramName = "wattlet_function_invocation_energy_joules"
+	histogramHelp = "Energy of invocations: each counts with the mean of the time from one instant without requests to the next. A native " +
+		"histogram, whose buckets grow by 9 %."
+)
+
+// histograms adds the energies of invocations.
+func (c *Collector) histograms(s *accounting.Snapshot, ch chan<- prometheus.Metric) {
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Attribution == nil || !n.Known {
+			continue
+		}
+		for j := range n.Attribution.Functions {
+			f := &n.Attribution.Functions[j]
+			if f.Histogram.Count == 0 {
+				continue
+			}
+			h, err := prometheus.NewConstNativeHistogram(c.histogram, f.Histogram.Count, f.Histogram.Sum, f.Histogram.Buckets, nil, f.Histogram.Zero,
+				accounting.HistogramSchema, 0, s.Time, n.Name, valid(f.Namespace), valid(f.Name))
+			if err != nil {
+				h = prometheus.NewInvalidMetric(c.histogram, err)
+			}
+			ch <- h
+		}
 	}
 }
 
@@ -329,6 +597,7 @@ func Docs() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s |\n", m.name, kind, strings.Join(m.labels, "`, `"), m.help)
 	}
+	fmt.Fprintf(&b, "| `%s` | native histogram | `%s` | %s |\n", histogramName, strings.Join(functionLabels, "`, `"), histogramHelp)
 	b.WriteString("| `wattlet_build_info` | gauge | `node`, `version`, `goversion` | 1; what runs. |\n" +
 		"| `process_*` | | | CPU, memory and file descriptors of the agent, as of every Prometheus client. |\n\n" +
 		"With `--metrics.legacy` (one node only), under the names of the earlier exporter and without labels of their own:\n\n" +

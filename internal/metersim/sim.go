@@ -177,6 +177,13 @@ func (s *Sim) sinceStart() time.Duration {
 	return s.elapsed
 }
 
+// Now returns true time since power-on, which is the time of the loads.
+func (s *Sim) Now() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sinceStart()
+}
+
 // Reboot cuts the meter's power for Options.RebootTakes while Run serves. It returns at once; the power is back when BootID
 // has changed. Peers hear nothing: their sessions are gone without a close_notify.
 func (s *Sim) Reboot() {
