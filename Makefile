@@ -40,7 +40,7 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: build ## Six simulated boards, a meter and a real agent on this machine; ARGS='--help' tells its flags
+up: build ## Six simulated boards, their meter and a real agent for each on this machine; ARGS='--help' tells its flags
 	bin/wattctl up $(ARGS)
 
 .PHONY: build

@@ -22,7 +22,7 @@ var version = "dev"
 
 // commands is the whole of the command line. Each command is a struct with its flags and a Run method.
 type commands struct {
-	Up upCmd `cmd:"" help:"Bring up a simulated cluster: a meter over DTLS, a real agent, live figures."`
+	Up upCmd `cmd:"" help:"Bring up a simulated cluster: six boards, a meter over DTLS, real agents, live figures."`
 
 	Meter struct {
 		Read      readCmd      `cmd:"" help:"Print what a meter measures, live."`

@@ -28,23 +28,20 @@ type recordCmd struct {
 	Agent        string        `arg:"" help:"The agent, as 10.0.0.7:9780 or https://pi.example:9780."`
 	Dir          string        `arg:"" type:"path" help:"Directory for the trace, new or empty."`
 	For          time.Duration `help:"End after so long; default when interrupted."`
+	Wait         time.Duration `default:"15s" help:"Fail if the agent is silent for so long beyond its tick."`
 	Compression  string        `placeholder:"gz|zst" help:"Compress the trace's files."`
-	User         string        `help:"Name for basic auth."`
+	User         string        `placeholder:"NAME" help:"Name for basic auth."`
 	PasswordFile string        `type:"path" placeholder:"FILE" help:"File with the password for basic auth."`
 	CA           string        `name:"ca" type:"path" placeholder:"FILE" help:"Certificates to trust for https, PEM; default the system's."`
 }
 
-const (
-	// maxRecord bounds a line of what an agent sends: a sample of its 2,000 workloads on four core classes has less.
-	maxRecord = 8 << 20
-	// silence is how much longer than a tick an agent may be silent.
-	silence = 15 * time.Second
-)
+// maxRecord bounds a line of what an agent sends: a sample of its 2,000 workloads on four core classes has less.
+const maxRecord = 8 << 20
 
 // Run records what an agent sees until --for is over, it is interrupted, or the agent ends.
 func (c recordCmd) Run(a *app) error {
-	if c.For < 0 {
-		return usagef("--for=%v: it cannot be negative", c.For)
+	if c.For < 0 || c.Wait <= 0 {
+		return usagef("--for=%v, --wait=%v: neither can be negative, nor --wait 0", c.For, c.Wait)
 	}
 	if c.Compression != "" && c.Compression != "gz" && c.Compression != "zst" {
 		return usagef("--compression=%s: it must be gz or zst", c.Compression)
@@ -56,7 +53,7 @@ func (c recordCmd) Run(a *app) error {
 	defer client.CloseIdleConnections()
 	ctx, cancel := context.WithCancelCause(a.ctx)
 	defer cancel(nil)
-	quiet := time.AfterFunc(silence, func() { cancel(fmt.Errorf("it was silent for more than %v", silence)) })
+	quiet := time.AfterFunc(c.Wait, func() { cancel(fmt.Errorf("the agent was silent for more than %v", c.Wait)) })
 	defer quiet.Stop()
 	why := func(err error) error { // of a failure to read
 		if cause := context.Cause(ctx); cause != nil && a.ctx.Err() == nil {
@@ -79,7 +76,7 @@ func (c recordCmd) Run(a *app) error {
 	if isTerminal(a.stderr) {
 		rec.show = func(s string) { fmt.Fprintf(a.stderr, "\r\x1b[K%s", s) }
 	}
-	err = rec.take(resp.Body, func(tick time.Duration) { quiet.Reset(tick + silence) })
+	err = rec.take(resp.Body, func(tick time.Duration) { quiet.Reset(tick + c.Wait) })
 	rec.show("")
 	switch {
 	case rec.w == nil && a.ctx.Err() != nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,7 @@ func answering(t *testing.T, hold bool, lines ...string) string {
 // doRecord runs the command.
 func doRecord(ctx context.Context, c recordCmd) (stdout, stderr string, err error) {
 	var out, errs output
+	c.Wait = cmp.Or(c.Wait, testPatience)
 	err = c.Run(&app{ctx: ctx, stdout: &out, stderr: &errs})
 	return out.String(), errs.String(), err
 }
@@ -79,23 +82,24 @@ func TestRecordWritesATrace(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lines       []string
 		hold        bool
-		limit       time.Duration
+		limit, wait time.Duration
 		compression string
 		want        string // in the error
 	}{
 		"for a while":          {lines: recorded, hold: true, limit: 2 * time.Second},
 		"compressed":           {lines: recorded, hold: true, limit: 2 * time.Second, compression: "zst"},
-		"until the agent ends": {lines: append(recorded[:len(recorded):len(recorded)], `{"type":"end","reason":"the agent ended"}`, "")},
+		"until the agent ends": {lines: append(slices.Clip(recorded), `{"type":"end","reason":"the agent ended"}`, "")},
 		"cut off": {
-			lines: append(recorded[:len(recorded):len(recorded)], `{"type":"end","reason":"cut off: too slow"}`, ""),
+			lines: append(slices.Clip(recorded), `{"type":"end","reason":"cut off: too slow"}`, ""),
 			want:  "the agent ended the stream: cut off: too slow",
 		},
-		"broken": {lines: append(recorded[:len(recorded):len(recorded)], ""), want: "the stream broke: unexpected EOF"},
+		"broken": {lines: append(slices.Clip(recorded), ""), want: "the stream broke: unexpected EOF"},
 		"broken in a line": {
-			lines: append(recorded[:len(recorded):len(recorded)], `{"type":"tick","at_us":103000000`), want: "the stream broke: unexpected EOF",
+			lines: append(slices.Clip(recorded), `{"type":"tick","at_us":103000000`), want: "the stream broke: unexpected EOF",
 		},
-		"not a record": {lines: append(recorded[:len(recorded):len(recorded)], `{"type":"tick","at_us":-1}`, ""), want: `tick record "{\"type\":`},
-		"two agents":   {lines: append(recorded[:len(recorded):len(recorded)], recordedHeader, ""), want: "not a stream of records"},
+		"silent":       {lines: recorded, hold: true, wait: 100 * time.Millisecond, want: "the agent was silent for more than 100ms"},
+		"not a record": {lines: append(slices.Clip(recorded), `{"type":"tick","at_us":-1}`, ""), want: `tick record "{\"type\":`},
+		"two agents":   {lines: append(slices.Clip(recorded), recordedHeader, ""), want: "not a stream of records"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +108,7 @@ func TestRecordWritesATrace(t *testing.T) {
 				url = answering(t, false, tc.lines...)
 			}
 			dir := filepath.Join(t.TempDir(), "trace")
-			stdout, stderr, err := doRecord(t.Context(), recordCmd{Agent: url, Dir: dir, For: tc.limit, Compression: tc.compression})
+			stdout, stderr, err := doRecord(t.Context(), recordCmd{Agent: url, Dir: dir, For: tc.limit, Wait: tc.wait, Compression: tc.compression})
 			switch {
 			case tc.want == "" && err != nil:
 				t.Fatal(err)
@@ -170,6 +174,8 @@ func TestRecordFails(t *testing.T) {
 		"no password":      {recordCmd{Agent: refusing(401, "")}, false, "401 Unauthorized; give --user and --password-file"},
 		"not split":        {recordCmd{Agent: refusing(501, "it does\nnot split")}, false, "501 Not Implemented: it does not split"},
 		"no line":          {recordCmd{Agent: answering(t, false)}, false, "the stream broke: unexpected EOF"},
+		"silence":          {recordCmd{Agent: answering(t, true), Wait: 50 * time.Millisecond}, false, "the agent was silent for more than 50ms"},
+		"wait":             {recordCmd{Agent: "x", Wait: -1}, true, "--wait=-1ns"},
 		"no header":        {recordCmd{Agent: answering(t, false, recorded[1:]...)}, false, "not a stream of records"},
 		"another format":   {recordCmd{Agent: answering(t, false, `{"type":"header","format":"wattlet-records/2"}`, "")}, false, `"wattlet-records/2", not`},
 		"no cores":         {recordCmd{Agent: answering(t, false, strings.Replace(recordedHeader, `{"big":4}`, "{}", 1), "")}, false, "cores"},
@@ -325,7 +331,7 @@ func TestRecordARealAgent(t *testing.T) {
 		return ok
 	})
 	node := func() exporter.NodeView {
-		resp, err := http.Get("http://" + address + "/api/v1/snapshot") //nolint:noctx,gosec // our own agent
+		resp, err := (&http.Client{Timeout: testPatience}).Get("http://" + address + "/api/v1/snapshot")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -314,7 +314,8 @@ func (d *display) parts(b *strings.Builder) {
 		}
 		nodes, pending, off = nodes+*n.EnergyUJ, pending+*n.MeasuredUJ-*n.EnergyUJ, max(off, rest, -rest)
 	}
-	fmt.Fprintf(b, "Σ parts = node: idle %.2f J + functions %.2f J + other workloads %.2f J = %.2f J, off by %d µJ; %.2f J wait\n",
+	fmt.Fprintf(b, "Σ parts = node: idle %.2f J + functions %.2f J + other workloads %.2f J = %.2f J, off by %d µJ\n"+
+		"%.2f J more are measured and not split yet\n",
 		joules(base), joules(functions), joules(others), joules(nodes), off, joules(pending))
 }
 

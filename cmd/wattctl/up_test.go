@@ -175,7 +175,7 @@ func TestUp(t *testing.T) {
 	if len(busy) != 6 || slices.Contains(slices.Collect(maps.Values(busy)), false) {
 		t.Errorf("nodes with a function that was invoked: %v", busy)
 	}
-	if !strings.Contains(text, "Σ parts = node: ") || !strings.Contains(text, ", off by 0 µJ;") || strings.Contains(text, "NaN") {
+	if !strings.Contains(text, "Σ parts = node: ") || !strings.Contains(text, ", off by 0 µJ\n") || strings.Contains(text, "NaN") {
 		t.Error("the parts do not add up")
 	}
 	for name, url := range a.urls {
@@ -471,12 +471,12 @@ func TestUpParts(t *testing.T) {
 	t.Parallel()
 	d := oneBoard()
 	for _, want := range []string{
-		"idle 5.00 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 0 µJ; 1.00 J wait",
-		"idle 4.99 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 10000 µJ; 1.00 J wait",
+		"idle 5.00 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 0 µJ",
+		"idle 4.99 J + functions 10.00 J + other workloads 0.00 J = 15.00 J, off by 10000 µJ",
 	} {
 		var b strings.Builder
 		d.parts(&b)
-		if b.String() != "Σ parts = node: "+want+"\n" {
+		if b.String() != "Σ parts = node: "+want+"\n1.00 J more are measured and not split yet\n" {
 			t.Errorf("%q, want %q", b.String(), want)
 		}
 		d.last[0].Attribution.BaseUJ -= 10_000

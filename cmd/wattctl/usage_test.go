@@ -12,13 +12,16 @@ func TestHelp(t *testing.T) {
 		t.Errorf("without arguments it says\n%s\nwith --help\n%s", all, again)
 	}
 	for command, want := range map[string]string{
-		"up":              "--for=DURATION",
-		"meter read":      "--samples",
-		"meter discover":  "--interface=NAME",
-		"meter provision": "--psk-identity",
-		"meter simulate":  "square:LOW,HIGH,PERIOD[,DUTY]",
-		"config import":   "--supply-voltage",
-		"version":         "Print the version.",
+		"up":                "--for=DURATION",
+		"meter read":        "--samples",
+		"meter discover":    "--interface=NAME",
+		"meter provision":   "--psk-identity",
+		"meter simulate":    "square:LOW,HIGH,PERIOD[,DUTY]",
+		"config import":     "--supply-voltage",
+		"record":            "--compression",
+		"replay":            "--estimator=\"chk\"",
+		"bench attribution": "--first-seed=1",
+		"version":           "Print the version.",
 	} {
 		if !strings.Contains(all, "\n  "+command+" ") {
 			t.Errorf("the help has no %s:\n%s", command, all)

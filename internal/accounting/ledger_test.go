@@ -2,15 +2,21 @@ package accounting
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/wattlet/wattlet/internal/energy"
+	"github.com/wattlet/wattlet/internal/workload"
 )
 
 // fakeMeter is a meter whose answers are its fields.
@@ -316,6 +322,9 @@ func TestSteppedWallClock(t *testing.T) {
 
 func FuzzState(f *testing.F) {
 	f.Add([]byte(`{"version":1,"clean":true,"host_boot":"x","nodes":{"pi":{"meter":"m","channel":1,"totals":{},"last":{},"last_uptime_ns":0}}}`))
+	f.Add([]byte(`{"version":1,"nodes":{"pi":{"accounts":{"posted_uj":9,"base_uj":4,"unattributed_uj":1,"departed_uj":2,` +
+		`"workloads":[{"kind":"pod","namespace":"n","name":"a","energy_uj":2,"coldstart_uj":1}],` +
+		`"functions":[{"namespace":"n","name":"f","histogram":{"count":3,"sum":1.5,"buckets":{"-4":2},"zero":1}}]}}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		st, err := parseState(b)
 		if err != nil {
@@ -325,6 +334,210 @@ func FuzzState(f *testing.F) {
 			if n.Totals.EnergyMark < n.Totals.Energy {
 				t.Errorf("node %s: a mark below its sum passed", name)
 			}
+			for _, clean := range []bool{true, false} {
+				if c := restoreAccounts(n, clean); !c.save().valid() || n.Accounts != nil && c.Posted != n.Accounts.Posted {
+					t.Errorf("node %s, clean %v: %+v of %+v", name, clean, c, n.Accounts)
+				}
+			}
+		}
+	})
+}
+
+// What cannot be read is counted each tick and told once.
+func TestSampleErrors(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	var log strings.Builder
+	s.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	for i, tc := range []struct {
+		err    error
+		errors uint64
+		lines  int
+	}{
+		{nil, 0, 0}, {errors.New("one"), 3, 1}, {errors.New("other"), 6, 2}, {nil, 6, 2}, {errors.New("other"), 9, 3},
+	} {
+		s.usage.err = tc.err
+		s.run(3)
+		if n := s.Snapshot().Errors["cgroup"]; n != tc.errors || strings.Count(log.String(), "level=WARN") != tc.lines {
+			t.Errorf("%d: %d errors, log %q", i, n, log.String())
+		}
+	}
+	// What could be read was used all the same.
+	if n := s.show(); n.workload("pod-a") < 10*energy.Joule {
+		t.Errorf("a has %v", n.workload("pod-a"))
+	}
+}
+
+// Where CPU times cannot be read, or no longer, the node's energy is published nevertheless.
+func TestDeafLedger(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	s.usage.silent, s.usage.err = true, errors.New("gone")
+	s.run(60)
+	if n := s.show(); n.Attribution.Pending != 0 || n.Energy != 119*energy.Joule || n.Attribution.Unattributed != n.Energy || !s.Snapshot().Sampled.IsZero() {
+		t.Errorf("never read: %v pending of %v, %+v", n.Attribution.Pending, n.Measured, n.Attribution)
+	}
+	s.usage.silent = false
+	s.run(60)
+	had := s.show().workload("pod-a")
+	if had < 55*energy.Joule || !s.Snapshot().Sampled.Equal(t0.Add(s.now)) {
+		t.Errorf("a has %v; sampled %v", had, s.Snapshot().Sampled)
+	}
+	s.usage.silent = true
+	s.run(14)
+	if n := s.show(); n.Attribution.Pending < 13*2*energy.Joule {
+		t.Errorf("given up after 14 s: %v pending", n.Attribution.Pending)
+	}
+	s.run(2)
+	if n := s.show(); n.Attribution.Pending != 0 {
+		t.Errorf("%v pending after 16 s", n.Attribution.Pending)
+	}
+	s.run(3600)
+	if n := s.show(); n.Attribution.Pending != 0 || n.workload("pod-a") > had+4*energy.Joule {
+		t.Errorf("%v pending after an hour, a has %v after %v", n.Attribution.Pending, n.workload("pod-a"), had)
+	}
+}
+
+// A meter that is silent for an hour and comes back costs the attribution of that hour and no energy.
+func TestSilentMeter(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	s.run(30)
+	had := s.show().workload("pod-a")
+	for range 3600 {
+		s.now += time.Second
+		s.sample()
+		s.show()
+	}
+	s.run(120)
+	n := s.show()
+	if n.Attribution.Pending > 4*energy.Joule || n.workload("pod-a") < had+115*energy.Joule || n.workload("pod-a") > had+170*energy.Joule {
+		t.Errorf("pending %v, a has %v after %v", n.Attribution.Pending, n.workload("pod-a"), had)
+	}
+	if q := len(s.own.attributor.queue); q > 5 {
+		t.Errorf("%d ticks wait", q)
+	}
+}
+
+// One reading that claims to be of the future must not hold up those after it.
+func TestReadingOfTheFuture(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	s.run(10)
+	r := s.reading(1, 0)
+	r.At += time.Millisecond
+	r.Host = r.Host.Add(time.Hour)
+	s.sink(5, r)
+	s.run(10)
+	if n := s.show(); n.Attribution.Pending > 5*energy.Joule || n.workload("pod-a") < 14*energy.Joule {
+		t.Errorf("pending %v, a has %v", n.Attribution.Pending, n.workload("pod-a"))
+	}
+}
+
+// What was published never changes; a node whose energy is not split has no part in any of it.
+func TestSnapshotsAreImmutable(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	s.run(5)
+	s.Activity(workload.Activity{ID: "a", At: s.now})
+	s.run(15)
+	s.Activity(workload.Activity{ID: "a", At: s.now, Started: 3, Completed: 3})
+	s.run(15)
+	old := s.Snapshot()
+	text := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	before := text(old)
+	if !strings.Contains(before, `"buckets"`) {
+		t.Fatalf("no histogram in %s", before)
+	}
+	s.Activity(workload.Activity{ID: "a", At: s.now, Started: 9, Completed: 9})
+	s.usage.ids = append(s.usage.ids, "c")
+	s.run(30)
+	if after := text(old); after != before {
+		t.Errorf("it was\n%s and is\n%s", before, after)
+	}
+	if other := s.Snapshot().Nodes[1]; other.Attribution != nil || other.Energy != 0 || s.state(false).Nodes["nano"].Accounts != nil {
+		t.Errorf("%+v", other)
+	}
+	s.sink(6, energy.Reading{Epoch: 1, At: time.Second, Host: t0.Add(s.now), Energy: 5})
+	s.sink(6, energy.Reading{Epoch: 1, At: 2 * time.Second, Host: t0.Add(s.now), Energy: 12})
+	s.show()
+	if other := s.Snapshot().Nodes[1]; other.Energy != 7 || other.Measured != 7 {
+		t.Errorf("%+v", other)
+	}
+}
+
+// All inputs at once, while the ledger runs and is read; at the end nothing is pending.
+func TestLedgerFromAllSides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		usage := &usageReader{uptime: func() time.Duration { return time.Hour + time.Since(start) }, ids: []workload.ID{"a", "b"}}
+		cfg := config(nil)
+		var versions atomic.Int64
+		cfg.Attribution = &AttributionConfig{Node: "pi", Usage: usage, Uptime: usage.uptime, AttributorConfig: AttributorConfig{
+			Board: Board{Classes: []Class{{Cores: 4}}}, Tick: cfg.Tick,
+			Describe: func(id workload.ID) workload.Workload {
+				if id == "b" {
+					return workload.Workload{Kind: workload.Function, Namespace: "fn", Name: "pod-b", Function: fmt.Sprint(versions.Load() / 10)}
+				}
+				return workload.Workload{Kind: workload.Function, Namespace: "fn", Name: "pod-a", Function: "a"}
+			},
+		}}
+		l, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		every := func(d time.Duration, do func(at time.Duration)) {
+			all.Go(func() {
+				tick := time.NewTicker(d)
+				defer tick.Stop()
+				for {
+					select {
+					case <-ctx.Done():
+						return
+					case <-tick.C:
+						do(usage.uptime())
+					}
+				}
+			})
+		}
+		sink := l.Sink("bench")
+		every(100*time.Millisecond, func(time.Duration) {
+			up := time.Since(start)
+			for _, channel := range []int{5, 6} {
+				sink(channel, energy.Reading{Epoch: 1, At: up, Host: time.Now(), Energy: 3 * energy.Energy(up.Microseconds())})
+			}
+		})
+		every(300*time.Millisecond, func(at time.Duration) {
+			l.Activity(workload.Activity{ID: "a", At: at, InFlight: 1, Started: int64(at / time.Second), Completed: int64(at/time.Second) - 1})
+		})
+		every(700*time.Millisecond, func(at time.Duration) {
+			l.Event(workload.Event{ID: "b", At: at, What: workload.Created})
+			l.Event(workload.Event{ID: workload.Node, At: at, What: "regime:x"})
+			versions.Add(1)
+			l.Redescribe()
+			l.Tracked()
+		})
+		every(150*time.Millisecond, func(time.Duration) {
+			for _, n := range l.Snapshot().Nodes {
+				if a := n.Attribution; a != nil && (a.Invariant != 0 || n.Energy > n.Measured) {
+					t.Errorf("%+v", a)
+				}
+			}
+		})
+		if err := l.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		l.save(true) // there is no store: nothing is settled
+		l.settle()
+		l.publish(time.Now())
+		n := l.Snapshot().Nodes[0]
+		if n.Attribution.Pending != 0 || n.Energy != n.Measured || n.Energy < 170*energy.Joule || n.workload("pod-a") < 20*energy.Joule {
+			t.Errorf("%v of %v, %+v", n.Energy, n.Measured, n.Attribution)
 		}
 	})
 }

@@ -33,8 +33,11 @@ func apportion(total energy.Energy, parts []share, order []int) {
 			}
 			continue
 		}
-		exact = min(exact, float64(total))
-		p.units = energy.Energy(math.Floor(exact))
+		if exact >= float64(total) { // which may be more than total, and than fits
+			exact, p.units = float64(total), total
+		} else {
+			p.units = energy.Energy(exact)
+		}
 		p.rest = exact - float64(p.units)
 		left -= p.units
 	}

@@ -23,6 +23,9 @@ const (
 	// runs is the CPU use from which a workload counts as running where nobody knows its requests, cores, and lingers the time
 	// for which it goes on to count, s.
 	runs, lingers = 0.05, 0.2
+	// mostCores, mostWeight and mostInFlight bound what is believed of an interval where the board says nothing: beyond them the
+	// arithmetic would suffer before anyone noticed.
+	mostCores, mostWeight, mostInFlight = 4096, 100, 1e5
 	// reviewing is the time between two choices of the principals with full covariance, s.
 	reviewing = 60
 	// remembered is the number of principals without workloads that are kept for their return.
@@ -51,6 +54,7 @@ type CHK struct {
 		length, energy float64
 		active         []int   // principals with a load
 		from           float64 // W, expected at the step's start
+		follows        bool    // another step, so that from is known
 		last           float64 // W, expected in its last interval
 	}
 	obs observation
@@ -98,6 +102,7 @@ type principal struct {
 	d, variance float64 // deviation, where there is no place
 	load        load    // of the step
 	running     bool    // has a load
+	noise       float64 // J², variance of its fluctuation in the step, where there is no place
 
 	members int     // workloads that may still have a share
 	mean    float64 // exponential mean of its energy, J
@@ -175,7 +180,7 @@ func (c *CHK) Enter(w workload.Workload) Slot {
 	c.parts = slices.Grow(c.parts, 2*len(c.members)+1-len(c.parts))
 	c.owners = slices.Grow(c.owners, 2*len(c.members)+1-len(c.owners))
 	c.order = slices.Grow(c.order, 2*len(c.members)+1-len(c.order))[:0]
-	c.tick.Shares = slices.Grow(c.tick.Shares[:0], 2*len(c.members))
+	c.tick.Shares = slices.Grow(c.tick.Shares, len(c.members)-len(c.tick.Shares))
 	return s
 }
 
@@ -238,8 +243,9 @@ func (c *CHK) enterPlace(i, place int) {
 	if !p.daemon {
 		active = sq(spreadActive * c.f.kappa())
 	}
-	c.f.clear(c.f.place(place), [perPrincipal]float64{p.d, 0, p.owed, 0}, [perPrincipal]float64{p.variance, active, p.total, 0})
-	p.posted, p.owed = 0, 0
+	c.f.clear(c.f.place(place), [perPrincipal]float64{p.d, 0, p.owed, p.given.period},
+		[perPrincipal]float64{p.variance, active, p.total, p.given.variance})
+	p.posted, p.owed = p.given.period, 0
 	c.pairs.forget(place)
 }
 
@@ -248,7 +254,8 @@ func (c *CHK) leavePlace(i int) {
 	p := c.principals[i]
 	at := c.f.place(p.place)
 	p.d, p.variance = c.f.x[at+offDeviation], c.f.variance(at+offDeviation)
-	p.owed, p.total = c.f.x[at+offTotal], c.f.variance(at+offTotal)
+	p.owed, p.total = c.f.x[at+offTotal], max(0, c.f.variance(at+offTotal))
+	p.given.variance = max(0, c.f.variance(at+offPeriod))
 	p.place = -1
 }
 
@@ -293,7 +300,7 @@ func (c *CHK) Step(in *Interval, emit func(*Tick)) {
 	if c.span.started && (in.Start != c.span.end || why != "") {
 		c.learn(c.step.last)
 		c.close(emit, false) // what lies between was not measured
-		c.step.from = 0
+		c.step.follows = false
 	}
 	next := 0.0
 	if why == "" {
@@ -324,8 +331,8 @@ func (c *CHK) Step(in *Interval, emit func(*Tick)) {
 	} else {
 		c.take(in, length)
 		c.step.last = next
-		if c.step.from == 0 {
-			c.step.from = next
+		if !c.step.follows {
+			c.step.from, c.step.follows = next, true
 		}
 	}
 	c.span.energy += in.Energy
@@ -347,7 +354,7 @@ func (c *CHK) unfit(in *Interval, length float64) string {
 	busy := 0.0
 	for i := range in.Uses {
 		u := &in.Uses[i]
-		if !(u.Total() >= 0) || u.Unclassed < 0 || math.IsInf(u.Total(), 0) {
+		if !(u.Unclassed >= 0 && slices.Min(u.CPU[:]) >= 0) { // also NaN
 			return "cpu"
 		}
 		busy += u.Total()
@@ -356,12 +363,15 @@ func (c *CHK) unfit(in *Interval, length float64) string {
 	for _, n := range c.board.Cores {
 		cores += n
 	}
+	if cores == 0 {
+		cores = mostCores
+	}
 	// A scheduler tick per core may be counted late.
-	if cores > 0 && busy > (1.2*length+0.02)*float64(cores) {
+	if busy > (1.2*length+0.02)*float64(cores) {
 		return "cpu"
 	}
 	for q := range c.classes {
-		if w := in.Weight[q]; !(w > 0) || math.IsInf(w, 0) {
+		if w := in.Weight[q]; !(w > 0 && w <= mostWeight) {
 			return "weight"
 		}
 	}
@@ -373,6 +383,9 @@ func (c *CHK) mix(in *Interval) (mix [MaxClasses]float64) {
 	node := 0.0
 	for q := range c.classes {
 		node += in.Node[q]
+	}
+	if !(slices.Min(in.Node[:]) >= 0) || math.IsInf(node, 0) {
+		node = 0 // it says nothing
 	}
 	for q := range c.classes {
 		switch {
@@ -400,9 +413,15 @@ func (c *CHK) expect(in *Interval) float64 {
 	sum := 0.0
 	for i := range in.Uses {
 		u := &in.Uses[i]
+		m := &c.members[u.Slot]
+		p := c.principals[m.principal]
 		l := c.weigh(in, u, &mix)
-		if l.total > 0 {
-			sum += c.f.expected(&l, c.deviation(c.principals[c.members[u.Slot].principal]), 0)
+		if !p.daemon {
+			l.active, _ = m.activity(u, (in.End - in.Start).Seconds())
+			l.knee = min(l.total, (in.End - in.Start).Seconds())
+		}
+		if l.total > 0 || l.active > 0 {
+			sum += c.f.expected(&l, c.deviation(p), c.activeDeviation(p))
 		}
 	}
 	return sum
@@ -427,7 +446,7 @@ func (c *CHK) take(in *Interval, length float64) {
 		p := c.principals[at]
 		l := c.weigh(in, u, &mix)
 		if !p.daemon {
-			l.active = c.activity(m, u, length)
+			l.active, m.lingering = m.activity(u, length)
 			l.knee = min(l.total, length)
 		}
 		if l.total == 0 && l.active == 0 {
@@ -460,18 +479,17 @@ func (c *CHK) take(in *Interval, length float64) {
 	c.step.energy += in.Energy.Joules()
 }
 
-// activity returns the request-seconds in flight; where nobody knows, one request is in flight while the workload runs.
-func (c *CHK) activity(m *member, u *Use, length float64) float64 {
-	if u.InFlight >= 0 {
-		return u.InFlight * length
+// activity returns the request-seconds in flight and how long the workload goes on to count as running after the interval; where
+// nobody knows, one request is in flight while it runs.
+func (m *member) activity(u *Use, length float64) (active, lingering float64) {
+	if u.InFlight >= 0 && u.InFlight <= mostInFlight {
+		return u.InFlight * length, m.lingering
 	}
 	if u.Total() > runs*length {
-		m.lingering = lingers
-		return length
+		return length, lingers
 	}
 	on := min(m.lingering, length)
-	m.lingering -= on
-	return on
+	return on, m.lingering - on
 }
 
 func (c *CHK) deviation(p *principal) float64 {
@@ -529,11 +547,11 @@ func (c *CHK) learn(to float64) {
 			p.d *= fade
 			p.variance = fade*fade*p.variance + (1-fade*fade)*sq(p.spread*f.kappa())
 			e := f.common(l) + p.d*l.total
-			noise := f.fluctuation(f.expected(l, p.d, 0))
-			o.single += noise + sq(l.total)*p.variance
+			p.noise = f.fluctuation(f.expected(l, p.d, 0))
+			o.single += p.noise + sq(l.total)*p.variance
 			o.mean += e
 			p.tick += e
-			p.given.fluctuation += noise
+			p.given.fluctuation += p.noise
 		}
 	}
 	o.h[f.iLag()] = c.step.from - to
@@ -546,15 +564,11 @@ func (c *CHK) learn(to float64) {
 		if p.place >= 0 {
 			continue
 		}
-		noise := f.fluctuation(f.expected(&p.load, p.d, 0))
-		v := sq(p.load.total)*p.variance + noise
+		v := sq(p.load.total)*p.variance + p.noise
 		p.tick += v * in.gain
-		if in.nu != 0 {
-			s := in.nu / in.gain
-			p.given.variance += noise * (1 - noise/s)
-			p.d += p.load.total * p.variance * in.gain
-			p.variance = max(tiny, p.variance-sq(p.load.total*p.variance)/s)
-		}
+		p.given.variance += p.noise * (1 - p.noise/in.used)
+		p.d += p.load.total * p.variance * in.gain
+		p.variance = max(tiny, p.variance-sq(p.load.total*p.variance)/in.used)
 	}
 	c.step.active = c.step.active[:0]
 	c.step.length, c.step.energy = 0, 0
@@ -570,7 +584,11 @@ func (c *CHK) learn(to float64) {
 
 // Regime implements Estimator.
 func (c *CHK) Regime(what string) {
-	if c.f == nil {
+	switch {
+	case what == c.regimes.now:
+		return
+	case c.f == nil:
+		c.regimes.now = what
 		return
 	}
 	c.learn(c.step.last)
@@ -580,7 +598,7 @@ func (c *CHK) Regime(what string) {
 
 // Flush implements Estimator.
 func (c *CHK) Flush(emit func(*Tick)) {
-	if c.span.started && c.span.end > c.span.start {
+	if c.span.started {
 		c.learn(c.step.last)
 		c.close(emit, true)
 	}

@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -62,7 +63,8 @@ func (c *CHK) close(emit func(*Tick), last bool) {
 func (c *CHK) divide(measured, length float64) {
 	f := c.f
 	settle := -math.Expm1(-length / settling)
-	available := measured - c.span.rejected
+	rejected := max(0, c.span.rejected)
+	available := measured - rejected
 	base, sum := available, 0.0
 	negative := 0.0
 	for _, p := range c.principals {
@@ -107,7 +109,7 @@ func (c *CHK) divide(measured, length float64) {
 	if available < 0 {
 		scale, base = 0, 0
 	}
-	c.parts = append(c.parts[:0], share{part: base*scale + c.span.rejected, carry: &c.base})
+	c.parts = append(c.parts[:0], share{part: base*scale + rejected, carry: &c.base})
 	c.owners = append(c.owners[:0], owner{})
 	for _, p := range c.principals {
 		if p == nil {
@@ -153,7 +155,6 @@ func (c *CHK) divide(measured, length float64) {
 			continue
 		}
 		hot := c.principals[m.principal]
-		m.idle += length
 		if hot.weight > 0 {
 			m.recent = m.weight
 		}
@@ -191,33 +192,40 @@ func (p *principal) portion(weight, recent float64) float64 {
 // leave frees slots: of workloads that have left, once the period in which they were active is over, so that what is learnt
 // of them late still finds them.
 func (c *CHK) leave(length float64, due bool) {
-	if !due {
-		return
-	}
 	for s := range c.members {
 		m := &c.members[s]
-		if !m.used || !m.leaving || m.idle <= length {
+		m.idle += length
+		if !due || !m.used || !m.leaving || m.idle <= 2*length {
 			continue
 		}
-		c.abandon(m.principal, m.recent)
-		if m.coldOne >= 0 {
-			c.abandon(m.coldOne, m.coldRecent)
-		}
+		hot, cold := m.principal, m.coldOne
 		*m = member{coldOne: -1}
+		c.abandon(hot)
+		if cold >= 0 {
+			c.abandon(cold)
+		}
 		c.free = append(c.free, Slot(s))
 		c.tick.Left = append(c.tick.Left, Slot(s))
 	}
 }
 
 // abandon takes a member away from its principal, which is remembered if it is a function's.
-func (c *CHK) abandon(i int, recent float64) {
+func (c *CHK) abandon(i int) {
 	p := c.principals[i]
 	p.members--
-	p.recent = max(0, p.recent-recent)
+	p.recent = 0 // anew, since the rest of a subtraction would be nobody's
+	for s := range c.members {
+		m := &c.members[s]
+		switch {
+		case m.used && m.principal == i:
+			p.recent += m.recent
+		case m.used && m.coldOne == i:
+			p.recent += m.coldRecent
+		}
+	}
 	if p.members > 0 {
 		return
 	}
-	p.recent = 0
 	if p.name == "" {
 		c.drop(i)
 		return
@@ -251,7 +259,7 @@ func (c *CHK) drop(i int) {
 	}
 	need := -1
 	for j, q := range c.principals {
-		if q != nil && q.place < 0 && (need < 0 || q.mean > c.principals[need].mean) {
+		if q != nil && q.place < 0 && (need < 0 || q.needs(c.principals[need]) > 0) {
 			need = j
 		}
 	}
@@ -271,24 +279,43 @@ func (c *CHK) drop(i int) {
 	c.f.shrink(c.f.place(last))
 }
 
-// choose gives the places to the principals with the most energy.
+// present says whether a principal comes before those that are not in the choice of places: what runs now and then is worth
+// more of them than daemons, which nearly coincide with the base, and functions that are gone.
+func (p *principal) present() bool { return !p.daemon && p.members > 0 }
+
+// needs compares how much two principals need a place.
+func (p *principal) needs(q *principal) int {
+	if a := p.present(); a != q.present() {
+		if a {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Compare(p.mean, q.mean)
+}
+
+// choose gives the places to the principals that need them most: by their energy.
 func (c *CHK) choose() {
 	for {
 		small, big := -1, -1
 		for i, p := range c.principals {
 			switch {
 			case p == nil:
-			case p.place >= 0 && (small < 0 || p.mean < c.principals[small].mean):
+			case p.place >= 0 && (small < 0 || p.needs(c.principals[small]) < 0):
 				small = i
-			case p.place < 0 && (big < 0 || p.mean > c.principals[big].mean):
+			case p.place < 0 && (big < 0 || p.needs(c.principals[big]) > 0):
 				big = i
 			}
 		}
-		// A place changes hands only for a clear gain, since covariances are lost by it.
-		if big < 0 || small < 0 || c.principals[big].mean <= 1.2*c.principals[small].mean {
+		if big < 0 || small < 0 {
 			return
 		}
-		place := c.principals[small].place
+		p, q := c.principals[big], c.principals[small]
+		// A place changes hands only for a clear gain, since covariances are lost by it.
+		if p.needs(q) <= 0 || p.present() == q.present() && p.mean <= 1.2*q.mean {
+			return
+		}
+		place := q.place
 		c.leavePlace(small)
 		c.enterPlace(big, place)
 	}
@@ -402,7 +429,7 @@ func (c *CHK) describe(i int, p *principal) FunctionDeviation {
 	d.Collinear = c.twin(p) != nil
 	for _, j := range c.places {
 		q := c.principals[j]
-		if j != i && q.name != "" && !q.cold && math.Abs(c.f.correlation(at, c.f.place(q.place))) > collinear {
+		if j != i && q.name != "" && !q.cold && c.f.correlation(at, c.f.place(q.place)) < -collinear {
 			d.Collinear = true
 		}
 	}
@@ -412,7 +439,7 @@ func (c *CHK) describe(i int, p *principal) FunctionDeviation {
 const (
 	// leastSeconds is the time that a function must have run before the data can be said to know it, s.
 	leastSeconds = 20
-	// collinear is the correlation of two functions' coefficients from which they count as one.
+	// collinear is the negative correlation of two functions' deviations from which they count as one.
 	collinear = 0.8
 )
 

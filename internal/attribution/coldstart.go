@@ -40,6 +40,9 @@ func runsContainers(name string) bool {
 // moveStarts moves, while containers are being started, what the platform uses beyond its usual to the cold starts, in
 // proportion to what these use themselves.
 func (c *CHK) moveStarts(length float64) {
+	if length <= 0 {
+		return
+	}
 	cold := 0.0
 	for i := range c.parts[1:] {
 		if c.owners[i+1].cold {

@@ -57,7 +57,7 @@ type filter struct {
 	meter float64 // variance of the energy of one second by the meter's noise, J²/s
 	prior struct{ base, kappa float64 }
 
-	// resets counts principals that were put back to their prior because rounding had spoilt their variance.
+	// resets counts how often all covariances were given up because rounding had spoilt them.
 	resets uint64
 }
 
@@ -264,11 +264,12 @@ type placed struct {
 type innovation struct {
 	nu       float64 // measured less expected energy, J
 	variance float64 // of nu, J²
-	gain     float64 // nu over the variance that was used for the update, which is larger for an outlier, 1/J
+	used     float64 // the variance that was used for the update, which is larger for an outlier, J²
+	gain     float64 // nu over used, 1/J
 }
 
-// update corrects state and covariance by the measured energy of a step of dt seconds.
-func (f *filter) update(o *observation, energy, dt float64) innovation {
+// project leaves P Hᵀ of an observation in ph, without its noise, and returns H P Hᵀ with it.
+func (f *filter) project(o *observation, dt float64) float64 {
 	n := f.n
 	ph := f.ph[:n]
 	clear(ph)
@@ -296,6 +297,47 @@ func (f *filter) update(o *observation, energy, dt float64) innovation {
 	}
 	for _, l := range o.loads {
 		s += l.load.total*ph[l.at+offDeviation] + l.load.active*ph[l.at+offActive]
+	}
+	return s
+}
+
+// mend gives up all covariances, and the variances that cannot be: what is left is positive semi-definite again. Measurements
+// beyond all reason make it necessary, since what they leave of a variance is only rounding.
+func (f *filter) mend() {
+	f.resets++
+	k := f.kappa()
+	for i := range f.n {
+		v := f.variance(i)
+		if !(v >= 0) || math.IsInf(v, 0) {
+			switch off := (i - f.iFirst()) % perPrincipal; {
+			case i == iBase:
+				v = sq(0.5*f.x[iBase]) + 1e-4
+			case i < f.iActive():
+				v = sq(0.8 * k)
+			case i == f.iLag():
+				v = sq(lagPrior)
+			case i < f.iLag() || off == offActive:
+				v = sq(spreadActive * k)
+			case off == offDeviation:
+				v = sq(spreadFunction * k)
+			default:
+				v = 0
+			}
+		}
+		f.decouple(i)
+		f.set(i, v)
+	}
+}
+
+// update corrects state and covariance by the measured energy of a step of dt seconds.
+func (f *filter) update(o *observation, energy, dt float64) innovation {
+	s := f.project(o, dt)
+	if !(s >= 0.5*(o.noise+o.single)) || math.IsInf(s, 0) {
+		f.mend()
+		s = f.project(o, dt)
+	}
+	n, ph := f.n, f.ph[:f.n]
+	for _, l := range o.loads {
 		ph[l.at+offTotal] += l.noise
 		ph[l.at+offPeriod] += l.noise
 	}
@@ -303,7 +345,7 @@ func (f *filter) update(o *observation, energy, dt float64) innovation {
 	if z := math.Abs(in.nu) / math.Sqrt(s); z > huber {
 		s *= z / huber
 	}
-	in.gain = in.nu / s
+	in.used, in.gain = s, in.nu/s
 	root := 1 / math.Sqrt(s)
 	for j := range ph {
 		f.x[j] += ph[j] * in.gain
@@ -329,10 +371,11 @@ func (f *filter) update(o *observation, energy, dt float64) innovation {
 	return in
 }
 
-// inflate admits that base and watts per core may have changed, by nu watts or more.
+// inflate admits that base and watts per core may have changed, by nu watts or more; not by more than tenfold, since a variance
+// beyond all others would leave them to rounding.
 func (f *filter) inflate(nu float64) {
-	f.p[0] += sq(max(0.3*f.x[iBase], math.Abs(nu)))
 	k := f.kappa()
+	f.p[0] += sq(max(0.3*f.x[iBase], min(math.Abs(nu), 10*(f.x[iBase]+k))))
 	for q := range f.classes {
 		for r := range f.classes {
 			f.p[(iKappa+q)*f.stride+iKappa+r] += sq(0.7 * k)
@@ -349,17 +392,10 @@ func (f *filter) theta(at, q int) (watts, variance float64) {
 	return f.x[k] + f.x[d], f.variance(k) + f.variance(d) + 2*f.p[k*f.stride+d]
 }
 
-// correlation of the coefficients of two principals.
+// correlation of the deviations of two principals. Of two that only their sum is known of it is near -1.
 func (f *filter) correlation(a, b int) float64 {
-	_, va := f.theta(a, 0)
-	_, vb := f.theta(b, 0)
-	k := iKappa
-	cov := f.variance(k) + f.p[k*f.stride+a+offDeviation] + f.p[k*f.stride+b+offDeviation] +
-		f.p[(a+offDeviation)*f.stride+b+offDeviation]
-	if va <= 0 || vb <= 0 {
-		return 0
-	}
-	return cov / math.Sqrt(va*vb)
+	a, b = a+offDeviation, b+offDeviation
+	return f.p[a*f.stride+b] / math.Sqrt(max(tiny, f.variance(a))*max(tiny, f.variance(b)))
 }
 
 // move copies the state variables of one place to another.

@@ -6,8 +6,14 @@ import (
 )
 
 const (
-	// longestCycle is the time after which a cycle is closed although requests are in flight.
+	// lingers is how long a cycle goes on without any request: counts of requests are told some time after their energy was used.
+	// In traffic that never pauses for so long, a cycle of longCycle is closed at the next instant without requests; what its
+	// edges lose or gain is little against it. After longestCycle it is closed anyway.
+	cycleLingers = 2 * time.Second
+	longCycle    = 10 * time.Second
 	longestCycle = 2 * time.Minute
+	// ahead is the number of ticks before the first that knows of a request whose energy is taken for its.
+	ahead = 3
 	// leastCycles and leastInvocations are the numbers below which no interval is given.
 	leastCycles, leastInvocations = 5, 10
 )
@@ -23,10 +29,15 @@ type Invocations struct {
 
 	n          float64 // cycles
 	yy, yz, zz float64 // sums of squares and products of energy and invocations
-	cycle      struct{ energy, completed, first float64 }
-	length     time.Duration
-	last       float64 // requests in flight at the end
-	overhead   float64 // J, with nothing in flight and nothing completed
+
+	open   bool // a cycle is
+	cycle  struct{ energy, completed, first float64 }
+	length time.Duration  // of the cycle
+	quiet  time.Duration  // since there was a request
+	before [ahead]float64 // J, of the last ticks without any
+	last   float64        // requests in flight at the end
+
+	overhead float64 // J, with nothing in flight and nothing completed
 }
 
 // Add takes in what a function used in a tick of the length given: its energy in J, the requests completed in it, and those in
@@ -34,32 +45,48 @@ type Invocations struct {
 func (v *Invocations) Add(length time.Duration, joules, completed, inFlight float64) (closed bool, energy, invocations float64) {
 	v.count += completed
 	c := &v.cycle
-	if completed == 0 && inFlight == 0 && v.last == 0 && c.completed == 0 {
-		v.overhead += joules // of a warm pod that nobody asked anything
-		return false, 0, 0
-	}
-	if v.length == 0 {
-		c.first = v.last
+	idle := completed == 0 && inFlight == 0 && v.last == 0
+	if !v.open {
+		if idle {
+			v.overhead += v.before[0] // of a warm pod that nobody asked anything
+			copy(v.before[:], v.before[1:])
+			v.before[ahead-1] = joules
+			return false, 0, 0
+		}
+		v.open, c.first = true, v.last
+		for _, e := range v.before {
+			c.energy += e
+		}
+		v.before = [ahead]float64{}
 	}
 	c.energy += joules
 	c.completed += completed
 	v.length += length
+	v.quiet += length
+	if !idle {
+		v.quiet = 0
+	}
 	v.last = inFlight
-	if inFlight > 0 && v.length < longestCycle {
+	if v.length < longestCycle && (inFlight > 0 || v.quiet < cycleLingers && v.length < longCycle) {
 		return false, 0, 0
 	}
 	served := c.completed + (inFlight-c.first)/2
-	if served <= 0 {
+	if served <= 0 && v.length < longestCycle {
 		return false, 0, 0
 	}
 	energy, invocations = c.energy, served
+	v.open, v.length, v.quiet = false, 0, 0
+	c.energy, c.completed = 0, 0
+	if served <= 0 {
+		v.overhead += energy // requests that were never seen to complete
+		return false, 0, 0
+	}
 	v.energy += energy
 	v.served += served
 	v.n++
 	v.yy += energy * energy
 	v.yz += energy * served
 	v.zz += served * served
-	v.cycle.energy, v.cycle.completed, v.length = 0, 0, 0
 	return true, energy, invocations
 }
 

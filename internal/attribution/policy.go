@@ -49,7 +49,7 @@ func (v *BaseView) Split(base energy.Energy, functions []*Charge) {
 		for _, f := range functions {
 			sum += f.weight(p)
 		}
-		if sum == 0 {
+		if !(sum > 0) {
 			continue
 		}
 		v.parts = v.parts[:0]

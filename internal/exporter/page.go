@@ -92,6 +92,9 @@ func writeSplit(b *strings.Builder, n *accounting.Node) {
 	var rest energy.Energy
 	for i := range rows {
 		w := &rows[i]
+		if w.Energy+w.ColdStart == 0 {
+			continue
+		}
 		if i >= pageRows {
 			rest += w.Energy + w.ColdStart
 			continue

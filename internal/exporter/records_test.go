@@ -221,7 +221,7 @@ func stream(t *testing.T, url string) *http.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := new(http.Client).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,6 +379,19 @@ func within(t *testing.T, what string, condition func() bool) {
 		case <-poll.C:
 		case <-deadline:
 			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// A sample of 50 workloads into its line, as once a tick for each reader.
+func BenchmarkRecordSample(b *testing.B) {
+	k := newKernel(50, func() time.Duration { return boot })
+	s, _ := k.Read() // it cannot fail
+	enc := json.NewEncoder(io.Discard)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := enc.Encode(recordLine(s)); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -176,7 +176,8 @@ func unfit(v *view) string {
 	}
 	for i := range v.Uses {
 		u := &v.Uses[i]
-		for _, x := range [...]float64{u.Total(), u.InFlight, u.Started, u.Completed} {
+		// What is in flight is negative where nobody knows.
+		for _, x := range [...]float64{u.Total(), max(0, u.InFlight), u.Started, u.Completed} {
 			if math.IsNaN(x) || math.IsInf(x, 0) || x < 0 {
 				return "usage"
 			}

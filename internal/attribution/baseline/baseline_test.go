@@ -331,3 +331,27 @@ func TestApportion(t *testing.T) {
 		}
 	}
 }
+
+// Where nobody knows what is in flight, CPU time is split all the same.
+func TestInFlightUnknown(t *testing.T) {
+	t.Parallel()
+	for name, make := range map[string]func(attribution.Board) attribution.Estimator{"cpu-share": CPUShare, "utilisation": Utilisation} {
+		e := make(attribution.Board{Cores: [attribution.MaxClasses]int{2}, Idle: 1})
+		slot := e.Enter(workload.Workload{ID: "f", Kind: workload.Function, Function: "f"})
+		var given energy.Energy
+		for i := range 3 {
+			e.Step(&attribution.Interval{
+				Start: time.Duration(i) * time.Second, End: time.Duration(i+1) * time.Second, Energy: 3 * energy.Joule,
+				Weight: [attribution.MaxClasses]float64{1}, Node: [attribution.MaxClasses]float64{1},
+				Uses: []attribution.Use{{Slot: slot, CPU: [attribution.MaxClasses]float64{1}, InFlight: -1}},
+			}, func(t *attribution.Tick) {
+				for _, s := range t.Shares {
+					given += s.Energy
+				}
+			})
+		}
+		if given == 0 {
+			t.Errorf("%s gives nothing: %v", name, e.Model().Rejected)
+		}
+	}
+}

@@ -215,7 +215,7 @@ func (r *faasMeter) split(v *view, joules []float64) {
 	flying, others := 0.0, 0.0
 	for i := range v.Uses {
 		if v.function[i] {
-			flying += v.Uses[i].InFlight
+			flying += max(0, v.Uses[i].InFlight)
 		} else if v.Uses[i].Total() > 0 {
 			others++
 		}
@@ -224,7 +224,7 @@ func (r *faasMeter) split(v *view, joules []float64) {
 	for i := range v.Uses {
 		a := 0.0
 		if v.function[i] {
-			a = v.Uses[i].InFlight * v.seconds
+			a = max(0, v.Uses[i].InFlight) * v.seconds
 		} else if v.Uses[i].Total() > 0 {
 			a = v.seconds / (flying + others) // what always runs counts as one of those that run
 		}
