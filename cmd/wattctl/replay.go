@@ -105,12 +105,16 @@ func (c replayCmd) Run(a *app) error {
 	if c.Window%time.Second != 0 || c.Window < 0 {
 		return usagef("--window=%v: windows are whole seconds", c.Window)
 	}
+	tick, err := tickOf(c.Dir)
+	if err != nil {
+		return err
+	}
 	tr, err := trace.Open(c.Dir)
 	if err != nil {
 		return err
 	}
 	defer tr.Close() //nolint:errcheck // only read
-	r := newReplay(tr, c, make)
+	r := newReplay(tr, c, tick, make)
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -125,6 +129,37 @@ func (c replayCmd) Run(a *app) error {
 		return w.Flush()
 	}
 	return out.print(a.stdout)
+}
+
+// tickOf returns the usual time between two samples of a trace, by the first ones of it.
+func tickOf(dir string) (time.Duration, error) {
+	const enough = 100
+	tr, err := trace.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer tr.Close() //nolint:errcheck // only read
+	var gaps []time.Duration
+	for last, n := time.Duration(0), 0; len(gaps) < enough; {
+		rec, err := tr.NextGrouped()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return 0, err
+		}
+		if rec.Row != trace.SampleRow {
+			continue
+		}
+		if n++; n > 1 {
+			gaps = append(gaps, rec.Sample.At-last)
+		}
+		last = rec.Sample.At
+	}
+	if len(gaps) == 0 {
+		return 100 * time.Millisecond, nil
+	}
+	slices.Sort(gaps)
+	return gaps[len(gaps)/2], nil
 }
 
 // replay is a trace on its way through an Attributor.
@@ -153,7 +188,7 @@ type replay struct {
 // deviation is what was reported of a workload.
 type deviation struct{ total float64 }
 
-func newReplay(tr *trace.Reader, c replayCmd, make func(attribution.Board) attribution.Estimator) *replay {
+func newReplay(tr *trace.Reader, c replayCmd, tick time.Duration, make func(attribution.Board) attribution.Estimator) *replay {
 	r := &replay{
 		tr: tr, cmd: c, workloads: map[workload.ID]*replayedWorkload{}, variances: map[workload.ID]*deviation{},
 		describe: map[workload.ID]workload.Workload{}, window: map[workload.ID]*replayedPortion{}, changes: []replayedChange{},
@@ -170,7 +205,7 @@ func newReplay(tr *trace.Reader, c replayCmd, make func(attribution.Board) attri
 			}
 			return e
 		},
-		Tick: 100 * time.Millisecond, Lag: c.Lag, Hold: c.Hold,
+		Tick: tick, Lag: c.Lag, Hold: c.Hold,
 		Describe: func(id workload.ID) workload.Workload { return r.describe[id] },
 		Observe:  r.observe,
 	}, nil)

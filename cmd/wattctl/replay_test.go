@@ -191,7 +191,7 @@ func BenchmarkReplay(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				r := newReplay(tr, replayCmd{Hold: 45 * time.Second, Window: 10 * time.Second}, estimators["chk"])
+				r := newReplay(tr, replayCmd{Hold: 45 * time.Second, Window: 10 * time.Second}, 100*time.Millisecond, estimators["chk"])
 				if err := r.run(); err != nil {
 					b.Fatal(err)
 				}

@@ -33,12 +33,13 @@ func apportion(total energy.Energy, parts []share, order []int) {
 			}
 			continue
 		}
-		if exact >= float64(total) { // which may be more than total, and than fits
-			exact, p.units = float64(total), total
-		} else {
+		p.units = total
+		if exact < float64(total) { // which may be more than total, and than fits
 			p.units = energy.Energy(exact)
 		}
-		p.rest = exact - float64(p.units)
+		if p.rest = exact - float64(p.units); p.rest > 1 {
+			p.rest = 0 // too much is not from rounding
+		}
 		left -= p.units
 	}
 	if left < 0 || left > energy.Energy(len(parts)) {

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// lingers is how long a cycle goes on without any request: counts of requests are told some time after their energy was used.
+	// cycleLingers is how long a cycle goes on without any request: counts of requests are told some time after their energy was used.
 	// In traffic that never pauses for so long, a cycle of longCycle is closed at the next instant without requests; what its
 	// edges lose or gain is little against it. After longestCycle it is closed anyway.
 	cycleLingers = 2 * time.Second
