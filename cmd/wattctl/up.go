@@ -116,7 +116,8 @@ func (c upCmd) Run(a *app) (err error) {
 	defer runtime.UnlockOSThread()
 	for i, b := range boards {
 		wait, err := b.start(ctx, agent, "--config.file="+config, "--web.listen-address="+listen[i].String(),
-			"--state.directory="+filepath.Join(dir, "state", b.name), "--tick="+tickOfAgents.String(), "--activity.interval="+tickOfAgents.String(), "--log.level=warn")
+			"--state.directory="+filepath.Join(dir, "state", b.name), "--tick="+tickOfAgents.String(),
+			"--activity.interval="+tickOfAgents.String(), "--log.level=warn")
 		if err != nil {
 			stop()
 			return errors.Join(err, g.Wait())
