@@ -129,7 +129,8 @@ type member struct {
 	carry, coldCarry        float64
 	lingering               float64 // s
 	idle                    float64 // s since it last ran
-	period, total           float64 // J posted
+	period, total           float64 // J posted, with cold starts
+	coldPeriod              float64 // and that of cold starts alone
 	variance                float64 // J², of the total
 	usual                   usual
 }

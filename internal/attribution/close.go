@@ -33,12 +33,13 @@ func (c *CHK) close(emit func(*Tick), last bool) {
 			t.Shares = append(t.Shares, Share{Slot: o.slot})
 			n++
 		}
+		m := &c.members[o.slot]
 		if o.cold {
 			t.Shares[n-1].ColdStart += p.units
+			m.coldPeriod += p.units.Joules()
 		} else {
 			t.Shares[n-1].Energy += p.units
 		}
-		m := &c.members[o.slot]
 		m.period += p.units.Joules()
 	}
 	c.period.length += length
@@ -363,14 +364,9 @@ func (c *CHK) makeReport() *Report {
 		if !m.used {
 			continue
 		}
-		v := c.variance(c.principals[m.principal], m.period)
+		v := c.variance(c.principals[m.principal], m.period-m.coldPeriod)
 		if m.coldOne >= 0 {
-			v = c.variance(c.principals[m.principal], 0)
-			whole := c.principals[m.principal].given.period + c.principals[m.coldOne].given.period
-			if whole > 0 {
-				part := min(1, m.period/whole)
-				v = part * part * (c.principals[m.principal].given.variance + c.principals[m.coldOne].given.variance)
-			}
+			v += c.variance(c.principals[m.coldOne], m.coldPeriod)
 		}
 		m.variance += v
 		m.total += m.period
@@ -378,7 +374,7 @@ func (c *CHK) makeReport() *Report {
 		r.Workloads = append(r.Workloads, Deviation{
 			Slot: Slot(s), Period: math.Sqrt(v + sq(gain*m.period)), Total: math.Sqrt(m.variance + sq(gain*m.total)),
 		})
-		m.period = 0
+		m.period, m.coldPeriod = 0, 0
 	}
 	for _, p := range c.principals {
 		if p != nil {

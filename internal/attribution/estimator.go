@@ -94,7 +94,7 @@ type Share struct {
 type Report struct {
 	Start, End time.Duration
 	// Workloads and Functions have standard deviations, J, random and systematic parts together: of the energy of the period
-	// and of that since the start. Workloads is by slot, Functions by name.
+	// and of that since the start. Workloads is by slot, Functions in the order in which they were first seen.
 	Workloads []Deviation
 	Functions []FunctionDeviation
 }

@@ -360,6 +360,7 @@ func (f *filter) update(o *observation, energy, dt float64) innovation {
 		for j := range p {
 			p[j] -= u * ph[j]
 		}
+		p[i] = max(0, p[i])
 	}
 	f.x[iBase] = max(0, f.x[iBase])
 	for q := range f.classes {
