@@ -64,6 +64,7 @@ func (c benchAttributionCmd) Run(a *app) error {
 			return err
 		}
 	}
+	plan.Cases = append(plan.Cases, boardSetups(c.Quick)...)
 	// What cannot be written is told now, not after minutes.
 	scores, err := createOrNot(c.JSON)
 	if err != nil {
