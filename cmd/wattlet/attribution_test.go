@@ -92,7 +92,7 @@ func (x *simBoard) serveWatchdogs(t *testing.T) {
 		var text strings.Builder
 		for _, w := range x.Workloads() {
 			if w.Kind == workload.Function {
-				fmt.Fprintf(&text, "- {workload: %q, namespace: %q, function: %q, name: %q, watchdog: %q}\n", w.ID, w.Namespace, w.Function, w.Name,
+				fmt.Fprintf(&text, "- {workload: %q, namespace: %q, function: %q, name: %q, cpu_request: 0.1, watchdog: %q}\n", w.ID, w.Namespace, w.Function, w.Name,
 					server.URL+"/"+string(w.ID))
 			}
 		}
@@ -201,6 +201,7 @@ func TestAttributionOfABoard(t *testing.T) {
 		`wattlet_function_energy_joules_total{function="steady",namespace="openfaas-fn",node="pi"}`,
 		`wattlet_function_cold_starts_total{function="rare"`, `wattlet_function_coldstart_joules_total{function="rare"`,
 		`wattlet_function_base_share_joules_total{function="steady",namespace="openfaas-fn",node="pi",policy="equal"}`,
+		`wattlet_function_base_share_joules_total{function="steady",namespace="openfaas-fn",node="pi",policy="requested"}`,
 		`wattlet_node_invariant_joules{node="pi"} 0`, `wattlet_model_base_watts{node="pi"}`,
 		`wattlet_function_joules_per_invocation{bound="low",function="steady"`,
 		`wattlet_function_invocation_energy_joules_count{function="steady"`,
@@ -294,4 +295,48 @@ func TestAttributionWithoutItsSources(t *testing.T) {
 			t.Error("it does not name file, line and key")
 		}
 	})
+}
+
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	d := &directory{node: "pi", own: "kubepods.slice/kubepods-pod1.slice/cri-containerd-a.scope", static: []rawFunction{
+		{Workload: "openfaas-fn/gzip", Namespace: "openfaas-fn", Function: "gzip", CPURequest: 0.25},
+		{Workload: "system.slice/resize@*.service", Node: "pi", Namespace: "edge", Function: "resize", Watchdog: "http://127.0.0.1:1/metrics"},
+		{Workload: "system.slice/other.service", Node: "coral", Function: "other"},
+	}}
+	for id, want := range map[workload.ID]workload.Workload{
+		"openfaas-fn/gzip":                   {Kind: workload.Function, Namespace: "openfaas-fn", Name: "gzip", Function: "gzip"},
+		"openfaas-fn/gzip/inner":             {Kind: workload.Function, Namespace: "openfaas-fn", Name: "inner", Function: "gzip"},
+		"system.slice/resize@3.service":      {Kind: workload.Function, Namespace: "edge", Name: "resize@3.service", Function: "resize"},
+		"system.slice/other.service":         {Kind: workload.System, Name: "other.service"},
+		"system.slice":                       {Kind: workload.System, Name: "system.slice"},
+		"kubepods.slice/kubepods-pod1.slice": {Kind: workload.Agent, Name: "1"},
+		"kubepods.slice/kubepods-pod2.slice": {Kind: workload.Pod, Name: "2"},
+	} {
+		want.ID = id
+		if got := d.describe(id); got != want {
+			t.Errorf("%s is %+v, want %+v", id, got, want)
+		}
+	}
+	if d.requested("openfaas-fn/gzip") != 0.25 || d.requested("system.slice") != 0 {
+		t.Error("requests")
+	}
+	if !d.watched("system.slice/resize@3.service") || d.watched("openfaas-fn/gzip") {
+		t.Error("watchdogs")
+	}
+}
+
+func TestOwnGroup(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]workload.ID{
+		"0::/system.slice/wattlet.service\n":                 "system.slice/wattlet.service",
+		"12:cpu,cpuacct:/docker/1\n3:pids:/docker/2\n0::/\n": "docker/1",
+		"0::/\n":     "",
+		"nonsense\n": "",
+		"":           "",
+	} {
+		if got := ownGroup(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
 }

@@ -124,6 +124,7 @@ func TestFaultsOfTheClusterFile(t *testing.T) {
 		"channel of sysfs":       {"{sysfs: powercap}", "{sysfs: powercap, channel: 1}", "8", "channel goes with meter"},
 		"function of nothing":    {"nodes:", "functions: [{workload: a}]\nnodes:", "4", "needs workload and function"},
 		"pattern of a function":  {"nodes:", "functions: [{workload: \"a[\", function: b}]\nnodes:", "4", "is not a pattern"},
+		"request of a function":  {"nodes:", "functions: [{workload: a, function: b, cpu_request: -1}]\nnodes:", "4", "cpu_request -1"},
 		"key of a function":      {"nodes:", "functions: [{workload: a, function: b, watchdogs: c}]\nnodes:", "4", "unknown key \"watchdogs\""},
 		"rail of a meter":        {"channel: 5", "channel: 5, rail: x", "5", "device and rail go with sysfs"},
 	} {

@@ -30,6 +30,8 @@ type rawFunction struct {
 	Function  string `yaml:"function"`
 	// Name is the workload's; default the last element of its path.
 	Name string `yaml:"name"`
+	// CPURequest is the number of cores that the workload has reserved.
+	CPURequest float64 `yaml:"cpu_request"`
 	// Watchdog is the URL of the metrics of the function's watchdog.
 	Watchdog string `yaml:"watchdog"`
 	line     int
@@ -38,7 +40,7 @@ type rawFunction struct {
 // UnmarshalYAML is as rawMeter's.
 func (f *rawFunction) UnmarshalYAML(n *yaml.Node) error {
 	type plain rawFunction
-	if err := knownKeys(n, "workload", "node", "namespace", "function", "name", "watchdog"); err != nil {
+	if err := knownKeys(n, "workload", "node", "namespace", "function", "name", "watchdog", "cpu_request"); err != nil {
 		return err
 	}
 	f.line = n.Line
@@ -52,6 +54,9 @@ func (f *rawFunction) check() error {
 	}
 	if _, err := path.Match(f.Workload, ""); err != nil {
 		return fmt.Errorf("workload %q is not a pattern: %w", f.Workload, err)
+	}
+	if !(f.CPURequest >= 0) {
+		return fmt.Errorf("cpu_request %v: give the reserved cores, as 0.25", f.CPURequest)
 	}
 	return nil
 }
@@ -102,7 +107,7 @@ type fileStamp struct {
 func (d *directory) describe(id workload.ID) workload.Workload {
 	w := cgroup.Describe(id)
 	w.ID = id
-	if id == d.own {
+	if id == d.own || cgroup.PodUID(id) != "" && strings.HasPrefix(string(d.own), string(id)+"/") {
 		w.Kind = workload.Agent
 		return w
 	}
@@ -143,6 +148,14 @@ func (d *directory) find(id workload.ID) *rawFunction {
 func (d *directory) watched(id workload.ID) bool {
 	f := d.find(id)
 	return f != nil && f.Watchdog != ""
+}
+
+// requested returns the cores that a workload has reserved, as far as is known.
+func (d *directory) requested(id workload.ID) float64 {
+	if f := d.find(id); f != nil {
+		return f.CPURequest
+	}
+	return 0
 }
 
 // targets returns the watchdogs of the workloads that are seen. A workload without a control group of its own is not asked.

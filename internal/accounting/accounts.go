@@ -173,6 +173,7 @@ func (a *Attributor) enter(t *attribution.Tick) {
 		w.account.users--
 		if w.serves != nil {
 			w.serves.users--
+			w.serves.Charge.Requested = max(0, w.serves.Charge.Requested-w.requested)
 		}
 		a.bySlot[s] = nil
 	}

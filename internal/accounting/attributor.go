@@ -70,6 +70,8 @@ type AttributorConfig struct {
 	Lag, Hold time.Duration
 	// Describe says what is known of a workload.
 	Describe func(workload.ID) workload.Workload
+	// Requested says how many cores a workload has reserved; nil where nobody knows.
+	Requested func(workload.ID) float64
 	// Watched says whether a workload's activity will be told; one that appears is cold until then. Nil where events tell.
 	Watched func(workload.ID) bool
 	// Observe is told every tick, after it was entered into the accounts; may be nil.
@@ -139,6 +141,7 @@ type tracked struct {
 	// variance is that of its energy, as it is in the account's, J².
 	variance float64
 
+	requested float64       // cores
 	since     time.Duration // when it appeared; 0 if it was there at first
 	cold      bool
 	coldSince time.Duration
@@ -355,6 +358,10 @@ func (a *Attributor) track(id workload.ID) *tracked {
 	if d.Kind == workload.Function {
 		w.serves = a.accounts.function(d.Namespace, d.Function)
 		w.serves.users++
+		if a.cfg.Requested != nil {
+			w.requested = max(0, a.cfg.Requested(id))
+			w.serves.Charge.Requested += w.requested
+		}
 	}
 	if a.sampled {
 		w.since = a.last
