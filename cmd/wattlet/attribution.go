@@ -60,7 +60,9 @@ func (a *agent) openAttribution() *attribution {
 	}
 	return &attribution{directory: d, usage: reader, config: &accounting.AttributionConfig{
 		Node: node, Usage: reader, Uptime: hostclock.Uptime,
-		AttributorConfig: accounting.AttributorConfig{Board: board, Tick: o.tick, Lag: lag, Hold: hold, Describe: d.describe, Watched: d.watched, Requested: d.requested},
+		AttributorConfig: accounting.AttributorConfig{
+			Board: board, Tick: o.tick, Lag: lag, Hold: hold, Describe: d.describe, Watched: d.watched, Requested: d.requested,
+		},
 	}}
 }
 
