@@ -14,7 +14,7 @@ const (
 	// adaptTarget is the ratio of the variance of summed innovations to what the filter expects. It is not 1: what moves
 	// between functions does not show in the sum of all, so a filter whose sums are as it says understates the parts. It was
 	// chosen for 95 % coverage of 10 s windows on compositions of measured jobs.
-	adaptTarget = 0.7
+	adaptTarget = 0.8
 )
 
 // adaptation fits φ to the innovations.

@@ -56,8 +56,10 @@ type CHK struct {
 		from           float64 // W, expected at the step's start
 		follows        bool    // another step, so that from is known
 		last           float64 // W, expected in its last interval
+		begin, end     uint32  // numbers of its first and last intervals
 	}
-	obs observation
+	number uint32 // of the newest interval
+	obs    observation
 
 	span struct {
 		start, end time.Duration
@@ -103,6 +105,7 @@ type principal struct {
 	load        load    // of the step
 	running     bool    // has a load
 	noise       float64 // J², variance of its fluctuation in the step, where there is no place
+	recently    [8]seconds
 
 	members int     // workloads that may still have a share
 	mean    float64 // exponential mean of its energy, J
@@ -117,6 +120,47 @@ type principal struct {
 
 	given struct{ period, total, fluctuation, variance, cpu, confused, confusedTotal float64 } // J, J²; core-seconds
 	total float64                                                                              // J², where there is no place
+}
+
+// seconds is what a principal used in one interval.
+type seconds struct {
+	number uint32
+	cpu    float64 // weighted CPU-seconds
+	active float64 // part of the interval in which requests were in flight
+}
+
+// note adds to what the principal used in an interval.
+func (p *principal) note(number uint32, l *load, length float64) {
+	s := &p.recently[number%uint32(len(p.recently))]
+	if s.number != number {
+		*s = seconds{number: number}
+	}
+	s.cpu += l.total
+	s.active = min(1, s.active+l.active/length)
+}
+
+// within is the part of an interval from which a principal counts as active in all of it. Smearing beyond the ends of runs is left to
+// the base: where exactly they are, activity does not tell.
+const within = 0.9
+
+// beside returns the CPU-seconds that complete smearing brings from an interval into the one beside it: a third of what they differ
+// by, if the principal was active in both.
+func (p *principal) beside(from, to uint32) float64 {
+	a, b := &p.recently[from%uint32(len(p.recently))], &p.recently[to%uint32(len(p.recently))]
+	if a.number != from || b.number != to || a.active < within || b.active < within {
+		return 0
+	}
+	return (a.cpu - b.cpu) / 3
+}
+
+// smeared returns the energy that complete smearing would bring a principal into the step, J. What it brings in on one side has
+// gone from the step beside, so that it changes no sum.
+func (c *CHK) smeared(p *principal) float64 {
+	if p.daemon || p.place < 0 {
+		return 0
+	}
+	cpu := p.beside(c.step.begin-1, c.step.begin) + p.beside(c.step.end+1, c.step.end)
+	return cpu * max(c.f.kappa()+c.deviation(p), 0)
 }
 
 // member is a workload's slot.
@@ -302,7 +346,9 @@ func (c *CHK) Step(in *Interval, emit func(*Tick)) {
 		c.learn(c.step.last)
 		c.close(emit, false) // what lies between was not measured
 		c.step.follows = false
+		c.number++ // so that nothing is beside it
 	}
+	c.number++
 	next := 0.0
 	if why == "" {
 		if c.f == nil {
@@ -330,6 +376,10 @@ func (c *CHK) Step(in *Interval, emit func(*Tick)) {
 		c.model.Rejected[why]++
 		c.span.rejected += in.Energy.Joules()
 	} else {
+		if c.step.length == 0 {
+			c.step.begin = c.number
+		}
+		c.step.end = c.number
 		c.take(in, length)
 		c.step.last = next
 		if !c.step.follows {
@@ -422,6 +472,7 @@ func (c *CHK) expect(in *Interval) float64 {
 			l.knee = min(l.total, (in.End - in.Start).Seconds())
 		}
 		if l.total > 0 || l.active > 0 {
+			p.note(c.number, &l, (in.End - in.Start).Seconds())
 			sum += c.f.expected(&l, c.deviation(p), c.activeDeviation(p))
 		}
 	}
@@ -530,6 +581,8 @@ func (c *CHK) learn(to float64) {
 		}
 		o.h[f.iActive()] += l.active
 		o.h[f.iConcave()] += l.knee
+		l.smear = c.smeared(p)
+		o.h[f.iSmear()] += l.smear
 		if p.place >= 0 {
 			at := f.place(p.place)
 			f.revert(at, dt, p.spread)
@@ -610,6 +663,7 @@ func (c *CHK) Model() Model {
 	m := c.model
 	if f := c.f; f != nil {
 		m.Base, m.BaseStdDev = f.x[iBase], math.Sqrt(f.variance(iBase))
+		m.Smear = f.x[f.iSmear()]
 		m.Lag, m.LagStdDev = f.x[f.iLag()], math.Sqrt(f.variance(f.iLag()))
 		m.WattsPerCore, m.WattsPerCoreStdDev = f.kappa(), math.Sqrt(f.variance(iKappa))
 	}

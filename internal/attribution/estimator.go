@@ -126,6 +126,8 @@ type Model struct {
 	WattsPerCore, WattsPerCoreStdDev float64
 	// Lag is how much later than the CPU time the energy is still seen to come, s, and LagStdDev its standard deviation.
 	Lag, LagStdDev float64
+	// Smear is the part of what an interval and the one beside it differ by that the sensor mixes: 0 for one that integrates.
+	Smear float64
 	// Innovation is the last window's error of prediction over its standard deviation.
 	Innovation float64
 	// Changes counts detected changes of the board's behaviour; LastChange is when.

@@ -15,6 +15,8 @@ const (
 	grain = 0.1
 	// lagPrior and lagWalk are the standard deviation of the lag that alignment leaves (s) and its drift (s/√s).
 	lagPrior, lagWalk = 0.03, 3e-4
+	// smearPrior and smearWalk are those of the part of an interval's energy that sensors show in the intervals beside it.
+	smearPrior, smearWalk = 0.1, 3e-4
 	// huber is the innovation, in standard deviations, beyond which a step is taken for an outlier.
 	huber = 4
 	// maxFull is the number of principals with full covariance.
@@ -34,10 +36,10 @@ const (
 
 // filter estimates, from the energy of short steps, the node's power model and at the same time the energy of each principal.
 //
-// The state is x = [b, κ_1 … κ_Q, α, γ, λ, (d, a, A, W) of each principal]. In a step of length Δ a principal with c_q weighted
+// The state is x = [b, κ_1 … κ_Q, α, γ, λ, ς, (d, a, A, W) of each principal]. In a step of length Δ a principal with c_q weighted
 // CPU-seconds on class q, r = Σ c_q/Δ, and n·Δ request-seconds in flight draws
 //
-//	e = Σ κ_q c_q + d Σ c_q + (α + a) n Δ + γ min(r, 1) Δ + w,   Var w = φ² θ κ r Δ · grain
+//	e = Σ κ_q c_q + d Σ c_q + (α + a) n Δ + γ min(r, 1) Δ + ς m + w,   Var w = φ² θ κ r Δ · grain
 //
 // and the meter sees b Δ + Σ e - λ (P(end) - P(start)) + noise, where λ is the lag that alignment has left and P the power that
 // the model expects. Since A and W integrate e inside the state, one Kalman update corrects the energy that
@@ -70,7 +72,8 @@ const (
 func (f *filter) iActive() int  { return iKappa + f.classes }
 func (f *filter) iConcave() int { return iKappa + f.classes + 1 }
 func (f *filter) iLag() int     { return iKappa + f.classes + 2 }
-func (f *filter) iFirst() int   { return iKappa + f.classes + 3 } // of the principals
+func (f *filter) iSmear() int   { return iKappa + f.classes + 3 }
+func (f *filter) iFirst() int   { return iKappa + f.classes + 4 } // of the principals
 
 func newFilter(classes int, base, baseVar, kappa, kappaVar, noise float64) *filter {
 	f := &filter{classes: classes, phi2: phiStart * phiStart, meter: noise * noise}
@@ -90,6 +93,7 @@ func newFilter(classes int, base, baseVar, kappa, kappaVar, noise float64) *filt
 	f.set(f.iActive(), sq(spreadActive*kappa))
 	f.set(f.iConcave(), sq(spreadActive*kappa))
 	f.set(f.iLag(), sq(lagPrior))
+	f.set(f.iSmear(), sq(smearPrior))
 	return f
 }
 
@@ -151,6 +155,7 @@ type load struct {
 	total  float64             // their sum
 	active float64             // request-seconds in flight
 	knee   float64             // min(r, 1) Δ
+	smear  float64             // J that complete smearing would bring in from the intervals beside the step
 }
 
 // predict advances the coefficients by dt seconds.
@@ -162,6 +167,8 @@ func (f *filter) predict(dt float64) {
 	}
 	i := f.iLag()
 	f.p[i*f.stride+i] += sq(lagWalk) * dt
+	i = f.iSmear()
+	f.p[i*f.stride+i] += sq(smearWalk) * dt
 }
 
 // revert lets the coefficients of a principal that ran for dt seconds fade towards the prior.
@@ -187,7 +194,7 @@ func (f *filter) kappa() float64 {
 
 // common is the energy that the node-wide coefficients give to a load, J.
 func (f *filter) common(l *load) float64 {
-	e := f.x[f.iActive()]*l.active + f.x[f.iConcave()]*l.knee
+	e := f.x[f.iActive()]*l.active + f.x[f.iConcave()]*l.knee + f.x[f.iSmear()]*l.smear
 	for q := range f.classes {
 		e += f.x[iKappa+q] * l.cpu[q]
 	}
@@ -240,6 +247,7 @@ func (f *filter) each(at int, l *load, do func(i int, h float64)) {
 	}
 	do(f.iActive(), l.active)
 	do(f.iConcave(), l.knee)
+	do(f.iSmear(), l.smear)
 	do(at+offDeviation, l.total)
 	do(at+offActive, l.active)
 }
@@ -316,6 +324,8 @@ func (f *filter) mend() {
 				v = sq(0.8 * k)
 			case i == f.iLag():
 				v = sq(lagPrior)
+			case i == f.iSmear():
+				v = sq(smearPrior)
 			case i < f.iLag() || off == offActive:
 				v = sq(spreadActive * k)
 			case off == offDeviation:
@@ -363,6 +373,7 @@ func (f *filter) update(o *observation, energy, dt float64) innovation {
 		p[i] = max(0, p[i])
 	}
 	f.x[iBase] = max(0, f.x[iBase])
+	f.x[f.iSmear()] = min(1, max(0, f.x[f.iSmear()]))
 	for q := range f.classes {
 		f.x[iKappa+q] = max(1e-3, f.x[iKappa+q])
 	}

@@ -88,7 +88,7 @@ func random(r *rand.Rand, classes int, dt float64) (l load) {
 		l.cpu[q] = dt * (0.2 + r.Float64())
 		l.total += l.cpu[q]
 	}
-	l.active, l.knee = dt*float64(1+r.IntN(3)), min(l.total, dt)
+	l.active, l.knee, l.smear = dt*float64(1+r.IntN(3)), min(l.total, dt), 0.3*dt*(r.Float64()-0.5)
 	return l
 }
 
@@ -103,6 +103,7 @@ func (f *filter) step(o *observation, loads map[int]*load, measured, dt float64)
 		}
 		o.h[f.iActive()] += l.active
 		o.h[f.iConcave()] += l.knee
+		o.h[f.iSmear()] += l.smear
 		noise := f.fluctuation(f.expected(l, f.x[at+offDeviation], f.x[at+offActive]))
 		o.loads = append(o.loads, placed{at, l, noise})
 		o.noise += noise
@@ -129,6 +130,7 @@ func TestFilterIsKalmans(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			classes, principals := 1+r.IntN(3), 1+r.IntN(4)
 			f := newFilter(classes, 2, 0.36, 1, 0.64, 0.02)
+			f.x[f.iSmear()] = 0.5 // far from its bounds
 			f.grow(f.place(principals))
 			for i := range principals {
 				f.clear(f.place(i), [perPrincipal]float64{}, [perPrincipal]float64{0.25, 0.0625, 0, 0})
@@ -160,7 +162,7 @@ func TestFilterIsKalmans(t *testing.T) {
 				for c := range classes {
 					q[1+c][1+c] = 25e-8 * d.x[1+c] * d.x[1+c] * dt
 				}
-				q[classes+3][classes+3] = 9e-8 * dt
+				q[classes+3][classes+3], q[classes+4][classes+4] = 9e-8*dt, 9e-8*dt
 				d.transform(a, q)
 				f.predict(dt)
 				for _, at := range sorted(loads) {
@@ -198,7 +200,7 @@ func TestFilterIsKalmans(t *testing.T) {
 					}
 					row := make([]float64, n+principals)
 					copy(row[1:], l.cpu[:classes])
-					row[1+classes], row[2+classes] = l.active, l.knee
+					row[1+classes], row[2+classes], row[4+classes] = l.active, l.knee, l.smear
 					row[at], row[at+1], row[n+i] = l.total, l.active, 1
 					e, kappa := 0.0, 0.0
 					for j := range n {
