@@ -35,6 +35,9 @@ type commands struct {
 		Import importCmd `cmd:"" help:"Turn the earlier client's configuration file into a cluster file."`
 	} `cmd:"" help:"Configuration files of clusters."`
 
+	Hub hubCmd `cmd:"" help:"Keep the history of agents, and answer PromQL: a data source for Grafana."`
+	Top topCmd `cmd:"" help:"Show what agents measure, live."`
+
 	Record recordCmd `cmd:"" help:"Record what a live agent sees, as a trace."`
 	Replay replayCmd `cmd:"" help:"Split the energy of a recorded trace, by the agent's own code."`
 

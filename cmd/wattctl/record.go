@@ -5,16 +5,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/wattlet/wattlet/internal/accounting"
@@ -70,7 +65,7 @@ func (c recordCmd) Run(a *app) error {
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
 	if resp.StatusCode != http.StatusOK {
-		return c.refusal(resp)
+		return fmt.Errorf("record %s: %w", c.Agent, refusal(resp))
 	}
 	rec := &recording{cmd: c, show: func(string) {}}
 	if isTerminal(a.stderr) {
@@ -102,60 +97,7 @@ func (c recordCmd) Run(a *app) error {
 
 // request makes the request and who sends it, from flags and the files they name.
 func (c recordCmd) request() (*http.Request, *http.Client, error) {
-	at := c.Agent
-	if !strings.Contains(at, "://") {
-		at = "http://" + at
-	}
-	u, err := url.Parse(at)
-	switch {
-	case err != nil:
-		return nil, nil, usagef("%s is not an agent's address: %w; as 10.0.0.7:9780", c.Agent, err)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.User != nil:
-		return nil, nil, usagef("%s is not an agent's address; as 10.0.0.7:9780 or https://pi.example:9780, a user by --user",
-			u.Redacted())
-	case (c.User == "") != (c.PasswordFile == ""):
-		return nil, nil, usagef("--user and --password-file go together")
-	case c.CA != "" && u.Scheme != "https":
-		return nil, nil, usagef("--ca is for https://%s", u.Host)
-	}
-	req, err := http.NewRequest(http.MethodGet, u.JoinPath("api/v1/records").String(), http.NoBody) //nolint:noctx // Run has one
-	if err != nil {
-		return nil, nil, usageError{err}
-	}
-	req.Header.Set("User-Agent", "wattctl/"+version)
-	if c.User != "" {
-		password, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return nil, nil, usagef("--password-file: %w", err)
-		}
-		req.SetBasicAuth(c.User, strings.TrimRight(string(password), "\r\n"))
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, nil, usagef("--ca: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, nil, usagef("--ca: %s has no certificate in PEM", c.CA)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	}
-	return req, &http.Client{Transport: transport}, nil
-}
-
-// refusal is the error of an answer that is no stream.
-func (c recordCmd) refusal(resp *http.Response) error {
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 300)) // as much as there is
-	said := cmp.Or(strings.Join(strings.Fields(string(text)), " "), "nothing more")
-	switch resp.StatusCode {
-	case http.StatusUnauthorized:
-		return fmt.Errorf("record %s: %s; give --user and --password-file", c.Agent, resp.Status)
-	case http.StatusNotFound:
-		return fmt.Errorf("record %s: %s; is this an agent, and not an older one?", c.Agent, resp.Status)
-	}
-	return fmt.Errorf("record %s: %s: %s", c.Agent, resp.Status, said)
+	return agentFlags{c.User, c.PasswordFile, c.CA}.request(c.Agent, "api/v1/records")
 }
 
 // recording is a stream of records on its way into a trace.

@@ -97,7 +97,7 @@ func TestRecordWritesATrace(t *testing.T) {
 		"broken in a line": {
 			lines: append(slices.Clip(recorded), `{"type":"tick","at_us":103000000`), want: "the stream broke: unexpected EOF",
 		},
-		"silent":       {lines: recorded, hold: true, wait: 100 * time.Millisecond, want: "the agent was silent for more than 100ms"},
+		"silent":       {lines: recorded, hold: true, wait: time.Second, want: "the agent was silent for more than 1s"},
 		"not a record": {lines: append(slices.Clip(recorded), `{"type":"tick","at_us":-1}`, ""), want: `tick record "{\"type\":`},
 		"two agents":   {lines: append(slices.Clip(recorded), recordedHeader, ""), want: "not a stream of records"},
 	} {

@@ -8,13 +8,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"golang.org/x/term"
 
 	"github.com/wattlet/wattlet/internal/boardsim"
 	"github.com/wattlet/wattlet/internal/exporter"
@@ -156,9 +152,6 @@ func (d *display) ask(ctx context.Context, b *board) (*exporter.SnapshotView, er
 	return v, nil
 }
 
-// none stands where there is nothing to say yet.
-const none = "–"
-
 // draw prints the last snapshots, in place on a terminal.
 func (d *display) draw() {
 	var head, tail strings.Builder
@@ -179,24 +172,15 @@ func (d *display) draw() {
 	fmt.Fprintf(&tail, "  wattctl meter read %s --psk-file=%s\n\nCtrl-C ends it.\n", d.sim.URL(), shellWord(d.keyFile))
 
 	height := math.MaxInt
-	if d.tty {
-		if f, ok := d.stdout.(*os.File); ok {
-			if _, h, err := term.GetSize(int(f.Fd())); err == nil {
-				height = h - strings.Count(head.String()+tail.String(), "\n") - 3
-			}
-		}
+	if _, h, ok := size(d.stdout); d.tty && ok {
+		height = h - strings.Count(head.String()+tail.String(), "\n") - 3
 	}
 	head.WriteByte('\n')
 	d.functions(max(height, 3)).write(&head)
 	head.WriteByte('\n')
 	text := head.String() + tail.String()
 	if d.tty {
-		// Line by line, which does not flicker; the rest of the screen is of before.
-		text = strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
-		if !d.drawn {
-			text = "\x1b[2J" + text
-		}
-		text = "\x1b[H" + text
+		text = frame(text, !d.drawn)
 	}
 	d.drawn = true
 	fmt.Fprint(d.stdout, text)
@@ -217,12 +201,6 @@ func (d *display) nodes() *grid {
 	}
 	return t
 }
-
-// confidence is the half of a normal distribution's 95 % interval, in standard deviations.
-const confidence = 1.96
-
-// joules are microjoules, and so on, in units.
-func joules(micro int64) float64 { return float64(micro) / 1e6 }
 
 // operatingPoint says how fast a board's cores run.
 func operatingPoint(policies []boardsim.Policy) string {
@@ -408,48 +386,4 @@ func percent(is, should float64) string {
 		return none
 	}
 	return fmt.Sprintf("%+.2f %%", 100*(is/should-1))
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// grid is a table. Columns are aligned to the right but those with an l in left.
-type grid struct {
-	left string
-	rows [][]string
-	foot string
-}
-
-func (g *grid) add(cells ...string) { g.rows = append(g.rows, cells) }
-
-func (g *grid) write(b *strings.Builder) {
-	var width []int
-	for _, row := range g.rows {
-		for i, c := range row {
-			if i == len(width) {
-				width = append(width, 0)
-			}
-			width[i] = max(width[i], utf8.RuneCountInString(c))
-		}
-	}
-	for _, row := range g.rows {
-		var line strings.Builder
-		for i, c := range row {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			if i < len(g.left) && g.left[i] == 'l' {
-				line.WriteString(c + pad)
-			} else {
-				line.WriteString(pad + c)
-			}
-		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-	}
-	b.WriteString(g.foot)
 }

@@ -18,6 +18,8 @@ func TestHelp(t *testing.T) {
 		"meter provision":   "--psk-identity",
 		"meter simulate":    "square:LOW,HIGH,PERIOD[,DUTY]",
 		"config import":     "--supply-voltage",
+		"top":               "--workloads",
+		"hub":               "--retention",
 		"record":            "--compression",
 		"replay":            "--estimator=\"chk\"",
 		"bench attribution": "--first-seed=1",

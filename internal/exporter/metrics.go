@@ -470,7 +470,7 @@ func metrics() []metric {
 		},
 		{
 			name: "wattlet_source_errors_total", kind: counter, labels: []string{"node", "source"},
-			help: "Failures of a source, all kinds together; a source is a meter or the state directory.",
+			help: "Failures of a source, all kinds together; a source is a meter, the control groups (cgroup) or the state directory.",
 			each: func(s *accounting.Snapshot, self string, add adder) {
 				for i := range s.Meters {
 					sum := uint64(0)
