@@ -48,6 +48,13 @@ build: ## bin/wattlet and bin/wattctl, static; GOARCH=arm64 or GOARCH=arm for a 
 	$(GO_BUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattlet
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattctl
 
+.PHONY: web
+web: ## The hub's dashboard, into web/dist: wattctl hub --web=web/dist; needs Node 20 and npm
+	npm --prefix web ci --no-fund --no-audit
+	npm --prefix web run check
+	npm --prefix web test
+	npm --prefix web run build
+
 .PHONY: test
 test: lint system $(PEERS) ## Everything a change must pass
 	$(call step,go test -race)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type hubCmd struct {
 	WebConfig      string        `name:"web.config.file" type:"path" placeholder:"FILE" help:"TLS and basic auth of the hub's own pages, as for Prometheus."`
 	Target         []string      `sep:"none" placeholder:"URL" help:"An agent, as 10.0.0.7:9780 or jetson=https://10.0.0.8:9780; may be repeated."`
 	TargetsFile    string        `name:"targets.file" type:"path" placeholder:"FILE" help:"More agents, as Prometheus's file_sd_configs; re-read on change."`
+	Web            string        `type:"existingdir" placeholder:"DIR" help:"The dashboard, as make web builds it: web/dist."`
 	ScrapeInterval time.Duration `name:"scrape.interval" default:"5s" help:"Time between two samples; default ${default}."`
 	Retention      string        `placeholder:"15d" help:"Samples older than this go; default 15d unless --retention.size is given."`
 	RetentionSize  string        `name:"retention.size" placeholder:"2GB" help:"The oldest samples go when all take more than this."`
@@ -62,6 +64,9 @@ func (c hubCmd) config() (hub.Config, error) {
 	cfg := hub.Config{
 		Dir: c.Data, Listen: c.Listen, WebConfig: c.WebConfig, TargetsFile: c.TargetsFile, ScrapeInterval: c.ScrapeInterval,
 		Version: version, Client: hub.Client{User: c.User, PasswordFile: c.PasswordFile, CA: c.CA},
+	}
+	if c.Web != "" {
+		cfg.Web = os.DirFS(c.Web)
 	}
 	if c.ScrapeInterval <= 0 {
 		return cfg, usagef("--scrape.interval=%v: it must be positive", c.ScrapeInterval)
