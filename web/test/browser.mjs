@@ -102,7 +102,7 @@ test('node: parts sum to the measured power', async () => {
 test('uncertain: what deserves less trust', async () => {
   hub.state.meterDown = true;
   await open('uncertain');
-  for (const title of ['Agents and meters down (1)', 'Little data (3)', 'Not told apart (2)', 'Unmeasured time (1)', 'Unattributed energy (1)', 'Sensors (1)',
+  for (const title of ['Agents and meters down (1)', 'Mostly assumed (3)', 'Not told apart (2)', 'Unmeasured time (1)', 'Unattributed energy (1)', 'Sensors (1)',
     'Lag not found (1)']) await see(title);
   await see('meter of coral: no report for 6 s');
 });

@@ -55,7 +55,7 @@ export function Uncertain() {
           const energy = (node = '') => d.energy.find((e) => e.labels['node'] === node)?.value;
           return (
             <div class="grid">
-              <Group title="Little data" ok="All functions have run enough." items={d.prior.filter((s) => s.value > 0).map(fn)}
+              <Group title="Mostly assumed" ok="All functions have run enough." items={d.prior.filter((s) => s.value > 0).map(fn)}
                 note="The first assumption says more of these functions than the data do. Their energy is a guess with a wide interval until they run more, and sometimes alone." />
               <Group title="Not told apart" ok="No functions always run together." items={d.collinear.filter((s) => s.value > 0).map(fn)}
                 note="Each runs whenever another does: their sum is known better than each. Run them at different times, or on different nodes." />
