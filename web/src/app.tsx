@@ -128,13 +128,12 @@ export function Dashboard() {
               <code>--targets.file</code>. Without boards, <code>wattctl up</code> simulates six.</p>
           </Notice>
         )}
-        {down.length > 0 && (
+        {down.length > 0 && route.page !== 'uncertain' && (
           <Notice kind="bad" title={down.length === 1 ? `Agent ${down[0]!.name} is down.` : `${down.length} agents are down.`}>
             <ul>{down.map((a) => (
-              <li key={a.name}>{down.length > 1 && <strong>{a.name}: </strong>}
-                {a.error || 'no answer'}{a.age == null ? ', never heard' : `, last heard ${duration(a.age)} ago`}. On its board:{' '}
-                <code>systemctl status wattlet</code>; from here: <code>{a.url}</code></li>
+              <li key={a.name}><strong>{a.name}</strong>: {a.error || 'no answer'}; {a.age == null ? 'never heard' : `last heard ${duration(a.age)} ago`}</li>
             ))}</ul>
+            <p>On the board, <code>systemctl status wattlet</code> tells whether the agent runs and what it says.</p>
           </Notice>
         )}
         <h1 class="hide">{names[route.page]}</h1>

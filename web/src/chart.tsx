@@ -32,7 +32,7 @@ export function Chart({ title, note, unit, times, lines, stacked = false, loadin
   const data = useMemo<uPlot.AlignedData>(
     () => [times, ...(stacked ? stack(shown).reverse() : shown.map((l) => l.values))], [times, lines, hidden, stacked]);
   const zoom = (from: number, to: number) => {
-    if (to - from >= 2) go({ zoom: { from: Math.round(from), to: Math.round(to) } });
+    if (to - from >= 10) go({ zoom: { from: Math.round(from), to: Math.round(to) } });
   };
   const act = useRef(zoom);
   act.current = zoom;
@@ -138,10 +138,18 @@ function options(el: HTMLElement, unit: string, lines: Line[], colors: string[],
       { ...axis, size: 62, values: (_, splits) => labels(splits, unit) },
     ],
     series: [{}, ...lines.map((l): uPlot.Series => {
+      // A value between two gaps is no line, but a point.
+      const points: uPlot.Series.Points = {
+        show: true, size: 6,
+        filter: (u, series) => {
+          const v = u.data[series]!;
+          return Array.from(v.keys()).filter((i) => v[i] != null && v[i - 1] == null && v[i + 1] == null);
+        },
+      };
       const color = colors[l.color] ?? ink;
       return stacked
-        ? { label: l.name, stroke: dark ? '#16191e' : '#ffffff', width: 1, fill: color, points: { show: false } }
-        : { label: l.name, stroke: color, width: 1.75, points: { show: false } };
+        ? { label: l.name, stroke: dark ? '#16191e' : '#ffffff', width: 1, fill: color, points: { ...points, fill: color } }
+        : { label: l.name, stroke: color, width: 1.75, points: { ...points, fill: color } };
     })],
     hooks: {
       setCursor: [(u) => setAt(u.cursor.idx ?? null)],

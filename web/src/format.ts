@@ -10,7 +10,7 @@ export function si(x: number | null | undefined, unit: string): string {
   if (x == null || !Number.isFinite(x)) return none;
   if (Math.abs(x) < 5e-10) return `0 ${unit}`; // accounts are kept in millionths: what is less is rounding
   const [scale, prefix] = prefixOf(x);
-  return `${digits(x / scale, 3)} ${prefix}${unit}`;
+  return `${digits(x / scale, 3).replace('-', '−')} ${prefix}${unit}`;
 }
 
 /** The largest prefix at which x, rounded to three digits, is at least 1. */

@@ -10,12 +10,12 @@ export interface Window {
 
 const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 
-/** The grid to query from start to end: about 300 points, none closer than scrapes are; aligned, so that old points stay. */
+/** The grid to query: up to 360 points, none closer than scrapes are. It ends with the newest scrape, however long its steps are. */
 export function grid(from: number, to: number, scrape: number): Window {
   const least = Math.max((to - from) / 360, scrape);
   const step = steps.find((s) => s >= least) ?? 3600;
-  const start = Math.floor(from / step) * step;
-  return { start, end: Math.max(start + step, Math.floor(to / step) * step), step, rate: Math.ceil(Math.max(4 * scrape, step)) };
+  const end = Math.floor(to / scrape) * scrape;
+  return { start: end - Math.max(1, Math.ceil((to - from) / step)) * step, end, step, rate: Math.ceil(Math.max(4 * scrape, step)) };
 }
 
 /** A label's value as a quoted string of PromQL. */
@@ -45,7 +45,10 @@ export const nodeEnergy = (seconds: number): string => sum(byNode, increase('wat
 export const nodeCurrent = (): string => max(byNode, 'wattlet_node_current_amperes');
 export const functionIncrease = (metric: string, seconds: number, labels: Record<string, string> = {}): string =>
   sum(byFunction, increase(select(metric, labels), seconds));
-export const functionGauge = (metric: string, labels: Record<string, string> = {}): string => max(byFunction, select(metric, labels));
+/** The last value of a gauge in so many seconds: of an agent that is down, what it said last. */
+export const last = (selector: string, seconds: number): string => `last_over_time(${selector}[${Math.max(1, Math.round(seconds))}s])`;
+export const functionGauge = (metric: string, seconds: number, labels: Record<string, string> = {}): string =>
+  max(byFunction, last(select(metric, labels), seconds));
 export const joulesPerInvocation = (seconds: number, node = ''): string =>
   `${sum(byFunction, increase(select('wattlet_function_energy_joules_total', { node }), seconds))} / ` +
   sum(byFunction, increase(select('wattlet_function_invocations_total', { node }), seconds));

@@ -13,7 +13,7 @@ export const palette = {
 export const grey = 12;
 /** Colours that take turns. */
 const turns = 12;
-export const colorOf = (index: number): number => index % turns;
+export const colorOf = (index: number): number => (index < 0 ? grey : index % turns);
 
 /** Sums from the first line up. Where nothing is known of any line there is a gap; a line missing beside others counts as 0. */
 export function stack(lines: readonly Line[]): (number | null)[][] {
@@ -41,10 +41,13 @@ export function add(lines: Line[], name: string): Line {
   return { name, color: grey, values };
 }
 
-/** Lines of a matrix, named and in the order of their names, so that each has its colour whatever its values are. */
-export function lines(m: Matrix, name: (labels: Record<string, string>) => string): Line[] {
+/**
+ * Lines of a matrix, named and in the order of their names, so that each has its colour whatever its values are. Where several
+ * charts show the same things, all are all their names, in order: one that is missing in a chart takes no other's colour.
+ */
+export function lines(m: Matrix, name: (labels: Record<string, string>) => string, all?: readonly string[]): Line[] {
   return m.series
     .map((s) => ({ name: name(s.labels), values: s.values }))
     .sort((a, b) => a.name.localeCompare(b.name))
-    .map((l, i) => ({ ...l, color: colorOf(i) }));
+    .map((l, i) => ({ ...l, color: colorOf(all ? all.indexOf(l.name) : i) }));
 }

@@ -113,7 +113,7 @@ export async function startFakeHub(port = 0) {
     if (m) {
       const seconds = Number(m[3]) * (m[4] === 'd' ? 86400 : 1);
       return matching(m[2]).map((s) => {
-        const now = at(s, t);
+        const now = at(s, m[1] === 'last_over_time' && state.killed.has(s.labels.node) ? Math.min(t, state.killedAt) : t);
         const past = at(s, Math.max(t - seconds, started));
         const value = m[1] === 'rate' ? (now - past) / seconds : m[1] === 'increase' ? now - past : m[1] === 'last_over_time' ? now : (now, seconds / scrape);
         return { labels: s.labels, value: Number.isNaN(now) ? NaN : value };

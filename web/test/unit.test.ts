@@ -14,7 +14,7 @@ const nbsp = '\u202f';
 describe('format', () => {
   test.each([
     [0, 'J', '0 J'], [1, 'W', '1.00 W'], [0.01234, 'J', '12.3 mJ'], [999.4, 'J', '999 J'], [999.6, 'J', '1.00 kJ'], [16_120, 'J', '16.1 kJ'],
-    [-0.5, 'W', '-500 mW'], [4.2e-5, 's', '42.0 µs'], [3.6e6, 'J', '3.60 MJ'], [1e-12, 'J', '0 J'], [7e-10, 'J', '0.700 nJ'], [NaN, 'J', none], [undefined, 'J', none],
+    [-0.5, 'W', '−500 mW'], [4.2e-5, 's', '42.0 µs'], [3.6e6, 'J', '3.60 MJ'], [1e-12, 'J', '0 J'], [7e-10, 'J', '0.700 nJ'], [NaN, 'J', none], [undefined, 'J', none],
     [Infinity, 'W', none], [null, 'W', none],
   ])('si %s', (x, unit, want) => expect(si(x, unit)).toBe(want));
 
@@ -60,8 +60,8 @@ describe('promql', () => {
   });
   test.each([
     [1003, 1903, 5, { start: 1000, end: 1900, step: 5, rate: 20 }],
-    [86_407, 172_807, 5, { start: 86_400, end: 172_800, step: 300, rate: 300 }],
-    [1001, 1003, 5, { start: 1000, end: 1005, step: 5, rate: 20 }],
+    [86_407, 172_807, 5, { start: 86_405, end: 172_805, step: 300, rate: 300 }],
+    [1001, 1003, 5, { start: 995, end: 1000, step: 5, rate: 20 }],
     [0, 300, 30, { start: 0, end: 300, step: 30, rate: 120 }],
   ])('grid %s to %s', (from, end, scrape, want) => expect(promql.grid(from, end, scrape)).toEqual(want));
 });
@@ -103,6 +103,10 @@ describe('stack', () => {
   test('colours go by name, not by value', () =>
     expect(lines({ times: [1], series: [{ labels: { n: 'z' }, values: [9] }, { labels: { n: 'a' }, values: [1] }] }, (l) => l['n']!)).toEqual(
       [{ name: 'a', color: 0, values: [1] }, { name: 'z', color: 1, values: [9] }]));
+
+  test('a line that is missing leaves its colour unused', () =>
+    expect(lines({ times: [1], series: [{ labels: { n: 'z' }, values: [9] }, { labels: { n: 'new' }, values: [1] }] }, (l) => l['n']!, ['a', 'm', 'z'])
+      .map((l) => [l.name, l.color])).toEqual([['new', grey], ['z', 2]]));
 
   // WCAG 2.2, 1.4.11: graphics have 3:1 against what is beside them.
   const luminance = (hex: string) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255)

@@ -9,6 +9,8 @@ import { to } from '../route';
 import { lines } from '../stack';
 import { useApp, useData } from '../state';
 
+const node = (l: Record<string, string>): string => l['node'] ?? '';
+
 export function Cluster() {
   const { live, route, window: w } = useApp();
   const nodes = nodesOf(live);
@@ -22,11 +24,11 @@ export function Cluster() {
       queryRange(nodeCurrent(), w, signal),
       query(nodeEnergy(seconds), w.end, signal),
     ]);
-    return { power, last, current, energy, seconds };
+    const names = [power, last, current].flatMap((m) => m.series.map((s) => node(s.labels))).concat(energy.map((e) => node(e.labels)));
+    return { power, last, current, energy, seconds, all: [...new Set(names)].sort((a, b) => a.localeCompare(b)) };
   });
   const energy = loaded.data?.energy.reduce((s, e) => s + e.value, 0);
   const shown = loaded.data?.seconds ?? seconds; // until the figures of another range are there, these are the old one's
-  const node = (l: Record<string, string>) => l['node'] ?? '';
   const power = fresh.reduce((s, n) => s + (n.view.power_uw ?? 0), 0) / 1e6;
   return (
     <>
@@ -42,14 +44,14 @@ export function Cluster() {
         {(d) => (
           <div class="grid">
             <Chart title="Power" note="Mean power by node, standing on each other: rate of the measured energy." unit="W" stacked
-              times={d.power.times} lines={lines(d.power, node)} loading={loaded.loading} />
+              times={d.power.times} lines={lines(d.power, node, d.all)} loading={loaded.loading} />
             <Bars title="Energy by node" unit="J" loading={loaded.loading} note={`Measured at the supply in ${duration(shown)}.`}
-              bars={lines({ times: [], series: d.energy.map((e) => ({ labels: e.labels, values: [e.value] })) }, node)
+              bars={lines({ times: [], series: d.energy.map((e) => ({ labels: e.labels, values: [e.value] })) }, node, d.all)
                 .map((l) => ({ name: l.name, value: l.values[0] ?? 0, text: si(l.values[0], 'J'), color: l.color, href: to(route, 'node', l.name) }))
                 .sort((a, b) => b.value - a.value)} />
-            <Chart title="Energy of the last 15 s" unit="J" times={d.last.times} lines={lines(d.last, node)} loading={loaded.loading} />
+            <Chart title="Energy of the last 15 s" unit="J" times={d.last.times} lines={lines(d.last, node, d.all)} loading={loaded.loading} />
             <Chart title="Current" note="Mean current of the last tick; missing where nobody measures it." unit="A"
-              times={d.current.times} lines={lines(d.current, node)} loading={loaded.loading} />
+              times={d.current.times} lines={lines(d.current, node, d.all)} loading={loaded.loading} />
           </div>
         )}
       </Loading>

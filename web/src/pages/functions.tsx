@@ -39,7 +39,7 @@ export function Functions() {
   const perWindow = Math.max(120, w.rate);
   const loaded = useData(`functions ${w.start} ${w.end} ${w.step} ${policy} ${node}`, async (signal) => {
     const at = (expr: string) => query(expr, w.end, signal);
-    const per = (bound: string) => at(functionGauge('wattlet_function_joules_per_invocation', { bound }));
+    const per = (bound: string) => at(functionGauge('wattlet_function_joules_per_invocation', seconds, { bound }));
     const [mean, low, high, energy, invocations, coldStarts, coldJoules, base, over] = await Promise.all([
       per('mean'), per('low'), per('high'),
       at(functionIncrease('wattlet_function_energy_joules_total', seconds)),
@@ -119,9 +119,8 @@ function NoFunctions() {
   if (!measured) return <Nothing />;
   return (
     <Notice title="No functions are known in this range.">
-      <p>Energy is measured, but no agent knows of a function. An agent learns them from Kubernetes or faasd: is one deployed, may the
-        agent's service account list pods, and is <code>kube</code> or <code>faasd</code> in its configuration? On a board,{' '}
-        <code>wattlet --once</code> prints what it sees.</p>
+      <p>Energy is measured, but no agent knows of a function. Is one deployed, and does the agent's configuration name it, under{' '}
+        <code>functions</code>? On a board, <code>wattlet --once</code> prints what its agent sees.</p>
     </Notice>
   );
 }

@@ -4,7 +4,7 @@ import { count, none, percent, si } from '../format';
 import { nodesOf } from '../live';
 import { Loading, Notice, Table, Tile, type Column } from '../parts';
 import { query, queryRange } from '../prometheus';
-import { byWorkload, increase, max, rate, select, sum } from '../promql';
+import { byWorkload, increase, last, max, rate, select, sum } from '../promql';
 import { add, colorOf, grey, lines, most, type Line } from '../stack';
 import { useApp, useData } from '../state';
 import { Nothing, watts } from './cluster';
@@ -71,7 +71,7 @@ function Split({ node }: { node: string }) {
       over(max(['node'], select('wattlet_model_core_watts', { node }))),
       at(sum(byWorkload, increase(select('wattlet_workload_energy_joules_total', { node }), seconds))),
       at(sum(byWorkload, increase(select('wattlet_workload_coldstart_joules_total', { node }), seconds))),
-      at(max(byWorkload, select('wattlet_workload_energy_stddev_joules', { node }))),
+      at(max(byWorkload, last(select('wattlet_workload_energy_stddev_joules', { node }), seconds))),
     ]);
     const id = (l: Record<string, string>) => byWorkload.map((k) => l[k] ?? '').join('\n');
     const find = (samples: typeof energy, l: Record<string, string>) => samples.find((s) => id(s.labels) === id(l))?.value;

@@ -15,8 +15,8 @@ export function Uncertain() {
   const loaded = useData(`uncertain ${w.start} ${w.end}`, async (signal) => {
     const at = (expr: string) => query(expr, w.end, signal);
     const [prior, collinear, unmeasured, unattributed, energy] = await Promise.all([
-      at(functionGauge('wattlet_function_prior_dominated')),
-      at(functionGauge('wattlet_function_collinear')),
+      at(functionGauge('wattlet_function_prior_dominated', range)),
+      at(functionGauge('wattlet_function_collinear', range)),
       at(sum(['node'], increase('wattlet_node_unmeasured_seconds_total', range))),
       at(sum(['node'], increase('wattlet_node_unattributed_joules_total', range))),
       at(nodeEnergy(range)),
@@ -24,9 +24,14 @@ export function Uncertain() {
     return { prior, collinear, unmeasured, unattributed, energy, seconds: range };
   });
   const link = (node = '') => <a href={to(route, 'node', node)}>{node}</a>;
-  const fn = (s: Sample): Item => ({
-    id: JSON.stringify(s.labels), what: short(s.labels['namespace'] ?? '', s.labels['function'] ?? ''), more: <>on {link(s.labels['node'])}</>,
-  });
+  // Functions of a node whose flag is set, as one item.
+  const flagged = (samples: Sample[]): Item[] => {
+    const on = samples.filter((s) => s.value > 0);
+    return [...new Set(on.map((s) => s.labels['node'] ?? ''))].sort().map((node) => ({
+      id: node, what: link(node),
+      more: on.filter((s) => s.labels['node'] === node).map((s) => short(s.labels['namespace'] ?? '', s.labels['function'] ?? '')).sort().join(', '),
+    }));
+  };
   const nodes = nodesOf(live);
   const agents = live?.agents ?? [];
   const down: Item[] = [
@@ -47,7 +52,7 @@ export function Uncertain() {
   return (
     <>
       {broken.length > 0 && <Notice kind="bad" title="Accounts do not sum to what was measured. That is a bug: please report it."><List items={broken} /></Notice>}
-      <Group title="Agents and meters down" ok="All agents and meters answer." waiting={!live} items={down}
+      <Group title="Agents and meters down" known={agents.length > 0} ok="All agents and meters answer." waiting={!live} items={down}
         note="As of now. Energy goes on being counted by a meter that lost its network, and arrives later; a meter without power counts nothing." />
       <Loading of={loaded}>
         {(d) => {
@@ -55,15 +60,15 @@ export function Uncertain() {
           const energy = (node = '') => d.energy.find((e) => e.labels['node'] === node)?.value;
           return (
             <div class="grid">
-              <Group title="Mostly assumed" ok="All functions have run enough." items={d.prior.filter((s) => s.value > 0).map(fn)}
+              <Group title="Mostly assumed" known={d.prior.length > 0} ok="All functions have run enough." items={flagged(d.prior)}
                 note="The first assumption says more of these functions than the data do. Their energy is a guess with a wide interval until they run more, and sometimes alone." />
-              <Group title="Not told apart" ok="No functions always run together." items={d.collinear.filter((s) => s.value > 0).map(fn)}
+              <Group title="Not told apart" known={d.collinear.length > 0} ok="No functions always run together." items={flagged(d.collinear)}
                 note="Each runs whenever another does: their sum is known better than each. Run them at different times, or on different nodes." />
-              <Group title="Unmeasured time" ok={`No gap in ${duration(seconds)}.`}
+              <Group title="Unmeasured time" known={d.unmeasured.length > 0} ok={`None on record in ${duration(seconds)}.`}
                 note="Nobody measured the node for so long: before the first reading, or while a meter restarted. That energy is in no figure."
                 items={d.unmeasured.filter((s) => s.value >= 0.001).map((s) => ({
                   id: s.labels['node'] ?? '', what: link(s.labels['node']), more: `${duration(s.value)}, ${percent(s.value / seconds)} of the range` }))} />
-              <Group title="Unattributed energy" ok={`None in ${duration(seconds)}.`}
+              <Group title="Unattributed energy" known={d.unattributed.length > 0} ok={`None on record in ${duration(seconds)}.`}
                 note="Measured, but CPU time or readings of its moment are missing; it is counted with the base."
                 items={d.unattributed.filter((s) => s.value >= 0.001).map((s) => ({
                   id: s.labels['node'] ?? '', what: link(s.labels['node']),
@@ -73,8 +78,8 @@ export function Uncertain() {
         }}
       </Loading>
       <div class="grid">
-        <Group title="Sensors" ok="All sensors are within their range and measure voltage." waiting={!live} items={sensors} note="Counts are since the meter's start." />
-        <Group title="Lag not found" ok="Power and CPU time are aligned on all nodes." waiting={!live} items={lag}
+        <Group title="Sensors" ok="All sensors are within their range and measure voltage." known={nodes.length > 0} waiting={!live} items={sensors} note="Counts are since the meter's start." />
+        <Group title="Lag not found" ok="Power and CPU time are aligned on all nodes." known={nodes.some((n) => n.view.attribution)} waiting={!live} items={lag}
           note="The time between CPU time and its power is not known yet: short invocations may be given to the wrong function. It is found once load has changed often enough." />
       </div>
     </>
@@ -85,10 +90,14 @@ interface Item { id: string; what: ComponentChildren; more: ComponentChildren }
 
 const List = ({ items }: { items: Item[] }) => <ul class="items">{items.map((i) => <li key={i.id}><strong>{i.what}</strong> {i.more}</li>)}</ul>;
 
-function Group({ title, note, ok, items, waiting = false }: { title: string; note: string; ok: string; items: Item[]; waiting?: boolean }) {
+interface GroupProps { title: string; note: string; ok: string; items: Item[]; waiting?: boolean; known?: boolean }
+
+function Group({ title, note, ok, items, waiting = false, known = true }: GroupProps) {
   return (
-    <Panel title={items.length ? `${title} (${items.length})` : title} note={note}>
-      {waiting ? <p class="loading">Waiting for the hub's live stream…</p> : items.length ? <List items={items} /> : <p class="fine"><span aria-hidden="true">✓</span> {ok}</p>}
+    <Panel title={title} note={note}>
+      {waiting ? <p class="loading">Waiting for the hub's live stream…</p>
+        : items.length ? <List items={items} />
+        : known ? <p class="fine"><span aria-hidden="true">✓</span> {ok}</p> : <p class="empty">Not known: there are no samples of it in this range.</p>}
     </Panel>
   );
 }
