@@ -173,11 +173,16 @@ func (a *Attributor) enter(t *attribution.Tick) {
 		w.account.users--
 		if w.serves != nil {
 			w.serves.users--
-			w.serves.Charge.Requested = max(0, w.serves.Charge.Requested-w.requested)
+			w.unreserve()
 		}
 		a.bySlot[s] = nil
 	}
 	c.depart(a.last)
+}
+
+// reserve adds to the cores that the function's workloads have reserved, in whole nanocores: what is taken back leaves nothing.
+func (f *FunctionAccount) reserve(cores float64) {
+	f.Charge.Requested = max(0, math.Round((f.Charge.Requested+cores)*1e9)/1e9)
 }
 
 // charge closes a tick in the functions' accounts: shares of the base, and requests.

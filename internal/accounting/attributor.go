@@ -88,7 +88,6 @@ type Attributor struct {
 	lag      *align.Lag
 	weights  weights
 
-	begun     time.Duration // time of the first total
 	lastFeed  time.Duration
 	apart     float64 // time between totals, exponential mean, s
 	partial   *tick   // the rest of a tick after the last reading in it
@@ -220,7 +219,6 @@ func (a *Attributor) Energy(at time.Duration, total energy.Energy, unmeasured ti
 	a.timeline.Add(align.Reading{Epoch: 1, At: at, Host: at, Energy: total, Unmeasured: unmeasured})
 	if a.feeds == 1 {
 		a.timeline.GiveUp(at)
-		a.begun = at
 	}
 	a.advance()
 }
@@ -358,16 +356,31 @@ func (a *Attributor) track(id workload.ID) *tracked {
 	if d.Kind == workload.Function {
 		w.serves = a.accounts.function(d.Namespace, d.Function)
 		w.serves.users++
-		if a.cfg.Requested != nil {
-			w.requested = max(0, a.cfg.Requested(id))
-			w.serves.Charge.Requested += w.requested
-		}
+		a.reserve(w)
 	}
 	if a.sampled {
 		w.since = a.last
 	}
 	a.starting(w)
 	return w
+}
+
+// reserve asks what cores a workload has reserved and puts them down in its function's account.
+func (a *Attributor) reserve(w *tracked) {
+	if w.serves == nil || a.cfg.Requested == nil {
+		return
+	}
+	now := max(0, a.cfg.Requested(w.ID))
+	w.serves.reserve(now - w.requested)
+	w.requested = now
+}
+
+// unreserve takes back what reserve put down.
+func (w *tracked) unreserve() {
+	if w.serves != nil {
+		w.serves.reserve(-w.requested)
+		w.requested = 0
+	}
 }
 
 // starting opens the cold-start account of a workload that has just appeared and will tell when it is ready.
@@ -615,9 +628,14 @@ func (a *Attributor) Redescribe() {
 	for _, id := range slices.Sorted(maps.Keys(a.byID)) {
 		old := a.byID[id]
 		d := a.cfg.Describe(id)
-		if d.ID = id; d == old.Workload || id == workload.Kernel || old.ended {
+		if id == workload.Kernel || old.ended {
 			continue
 		}
+		if d.ID = id; d == old.Workload {
+			a.reserve(old)
+			continue
+		}
+		old.unreserve()
 		delete(a.byID, id)
 		w := a.track(id)
 		w.cpu, w.seen = old.cpu, old.seen

@@ -160,6 +160,45 @@ func TestRedescribe(t *testing.T) {
 	}
 }
 
+// Cores reserved are asked for again too, and are those of one function at a time.
+func TestRedescribeRequested(t *testing.T) {
+	serves, cores := "f", map[workload.ID]float64{"a": 1, "b": 1}
+	r := newRig(t, AttributorConfig{Tick: time.Second, Describe: func(id workload.ID) workload.Workload {
+		return workload.Workload{Kind: workload.Function, Namespace: "fn", Name: string(id), Function: serves}
+	}, Requested: func(id workload.ID) float64 { return cores[id] }}, nil)
+	r.Energy(0, 0, 0)
+	r.power(2, 0, 10*time.Second, 500*ms)
+	check := func(want map[string]float64) {
+		t.Helper()
+		got := map[string]float64{}
+		for _, f := range r.Accounts().Functions() {
+			if f.Charge.Requested != 0 {
+				got[f.Name] = f.Charge.Requested
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	for at := time.Second; at <= 6*time.Second; at += time.Second {
+		r.sample(at, usage("a", at, at/4), usage("b", at, at/4))
+		switch at {
+		case 2 * time.Second:
+			check(map[string]float64{"f": 2})
+			cores["a"], cores["b"] = 0.1, 0.2
+			r.Redescribe()
+			check(map[string]float64{"f": 0.3})
+		case 4 * time.Second:
+			serves = "g"
+			r.Redescribe()
+			check(map[string]float64{"g": 0.3})
+		}
+	}
+	r.Flush()
+	r.check()
+	check(map[string]float64{"g": 0.3})
+}
+
 // Energy may be negative by an offset of the sensor. No account falls; later ones have less.
 func TestNegativeEnergy(t *testing.T) {
 	r := newRig(t, AttributorConfig{Tick: time.Second}, nil)

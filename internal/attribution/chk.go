@@ -112,7 +112,7 @@ type principal struct {
 	seconds float64 // in which it ran with more than runs
 	seen    time.Duration
 
-	tick   float64 // J, of the tick, where there is no place
+	tick   float64 // J, of the tick; with a place, from the filter when the tick closes
 	posted float64 // J, the part of the period's energy that is posted
 	owed   float64 // J, left from a place it had
 	weight float64 // Σ of its members' in this tick
