@@ -271,6 +271,7 @@ func (a *Attributor) snapshot() *Attribution {
 		Invariant: c.Posted - c.Base - c.Departed,
 	}
 	out.Model.Rejected = maps.Clone(out.Model.Rejected)
+	out.Frequencies = a.weights.frequencies()
 	for _, w := range c.list() {
 		out.Workloads = append(out.Workloads, WorkloadEnergy{w.kind, w.namespace, w.name, w.Energy, w.ColdStart, w.StdDev})
 		out.Invariant -= w.Energy + w.ColdStart

@@ -67,6 +67,14 @@ type Attribution struct {
 	Functions []FunctionEnergy
 	Model     attribution.Model
 	Lag       align.LagState
+	// Frequencies are those of the core classes, the reference class first; none where the kernel does not tell.
+	Frequencies []ClassFrequency
+}
+
+// ClassFrequency is how fast the cores of a class ran, in the mean of the newest sample of CPU times.
+type ClassFrequency struct {
+	Class string // empty where all cores are alike
+	Hertz float64
 }
 
 // WorkloadEnergy is the account of a workload.

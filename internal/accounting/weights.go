@@ -19,6 +19,7 @@ type weights struct {
 	highest []float64 // V²f at the highest point, per class
 	times   map[frequencyKey]time.Duration
 	last    [attribution.MaxClasses]float64 // without ratios; 0 for none
+	khz     [attribution.MaxClasses]float64 // mean of the time since the call before; 0 for none
 }
 
 type frequencyKey struct {
@@ -50,7 +51,7 @@ func (w *weights) take(fs []workload.Frequency, to *[attribution.MaxClasses]floa
 	}
 	for q, c := range w.classes[:min(len(w.classes), len(to))] {
 		var spent time.Duration
-		sum, top := 0.0, int64(0)
+		sum, cycles, top := 0.0, 0.0, int64(0)
 		for _, f := range fs {
 			if f.Class == c.Name {
 				top = max(top, f.KHz)
@@ -68,15 +69,26 @@ func (w *weights) take(fs []workload.Frequency, to *[attribution.MaxClasses]floa
 			}
 			spent += f.Time - before
 			sum += (f.Time - before).Seconds() * w.relative(q, f.KHz, top)
+			cycles += (f.Time - before).Seconds() * float64(f.KHz)
 		}
 		if spent > 0 {
-			w.last[q] = sum / spent.Seconds()
+			w.last[q], w.khz[q] = sum/spent.Seconds(), cycles/spent.Seconds()
 		}
 		to[q] = cmp.Or(w.last[q], 1)
 		if r, ok := ratios[c.Name]; ok && q > 0 {
 			to[q] *= r
 		}
 	}
+}
+
+// frequencies returns how fast the classes ran, of those of which it is known.
+func (w *weights) frequencies() (all []ClassFrequency) {
+	for q, c := range w.classes[:min(len(w.classes), len(w.khz))] {
+		if w.khz[q] > 0 {
+			all = append(all, ClassFrequency{c.Name, w.khz[q] * 1e3})
+		}
+	}
+	return all
 }
 
 // relative is the cost at a frequency against that at the highest. Where no voltage is known it is taken to rise linearly from

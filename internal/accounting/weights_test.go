@@ -2,6 +2,7 @@ package accounting
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,5 +88,27 @@ func TestWeights(t *testing.T) {
 	}
 	if big.Points[0].KHz != 2_000_000 {
 		t.Error("the caller's points were sorted")
+	}
+}
+
+// A class that stands still keeps what it had; one of which nothing is known is left out.
+func TestFrequencies(t *testing.T) {
+	w := newWeights([]Class{{Name: "big"}, {Name: "little"}, {Name: "mid"}})
+	var weight [attribution.MaxClasses]float64
+	take := func(big, little []int64) []ClassFrequency {
+		w.take(append(spent("big", big...), spent("little", little...)...), &weight)
+		return w.frequencies()
+	}
+	if got := take([]int64{1_000_000, 500, 2_000_000, 70}, []int64{600_000, 10}); got != nil {
+		t.Errorf("%v from one sample", got)
+	}
+	// Big: 30 ms at 1 GHz and 10 ms at 2 GHz.
+	got := take([]int64{1_000_000, 530, 2_000_000, 80}, []int64{600_000, 50})
+	if want := []ClassFrequency{{"big", 1.25e9}, {"little", 0.6e9}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	got = take([]int64{1_000_000, 530, 2_000_000, 180}, []int64{600_000, 50})
+	if want := []ClassFrequency{{"big", 2e9}, {"little", 0.6e9}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

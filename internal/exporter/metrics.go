@@ -3,6 +3,7 @@
 package exporter
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,6 +86,19 @@ func timed(value func(m *accounting.Source) float64) func(*accounting.Snapshot, 
 func split(value func(a *accounting.Attribution) float64) func(*accounting.Snapshot, string, adder) {
 	return optional(func(n *accounting.Node) bool { return n.Known && n.Attribution != nil },
 		func(n *accounting.Node) float64 { return value(n.Attribution) })
+}
+
+// eachFrequency reads the clocks of the core classes.
+func eachFrequency(s *accounting.Snapshot, _ string, add adder) {
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Attribution == nil {
+			continue
+		}
+		for _, f := range n.Attribution.Frequencies {
+			add(f.Hertz, n.Name, cmp.Or(f.Class, "cpu"))
+		}
+	}
 }
 
 // eachWorkload makes the reader of a value of the workloads for which there is one.
@@ -274,6 +288,12 @@ func metrics() []metric {
 			name: "wattlet_function_collinear", kind: gauge, labels: functionLabels,
 			help: "1 while the function cannot be told from another that runs whenever it runs; their sum is known better than each.",
 			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return boolean(f.Collinear) }),
+		},
+		{
+			name: "wattlet_node_cpu_frequency_hertz", kind: gauge, labels: []string{"node", "class"},
+			help: "Mean clock of the cores of a class in the last tick, idle time included; class is cpu where all cores are alike. " +
+				"Missing where the kernel does not tell (cpufreq statistics).",
+			each: eachFrequency,
 		},
 		{
 			name: "wattlet_model_base_watts", kind: gauge, labels: nodeLabels,
