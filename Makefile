@@ -2,7 +2,8 @@
 #
 # Beyond Go, git and make nothing has to be there. Go tools are built from the modules in tools/ (versions and checksums
 # in their go.mod and go.sum) into .cache/; the programs that tests talk to are unpacked from Debian's packages into
-# .cache/ without being installed, so that no service of theirs starts. What is there already is used as it is.
+# .cache/ without being installed, so that no service of theirs starts; npm brings what the dashboard is built with, and
+# Node itself where there is none. What is there already is used as it is.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -44,19 +45,41 @@ up: build ## Six simulated boards, their meter and a real agent for each on this
 	bin/wattctl up $(ARGS)
 
 .PHONY: build
-build: ## bin/wattlet and bin/wattctl, static; GOARCH=arm64 or GOARCH=arm for a board
+build: dashboard ## bin/wattlet and bin/wattctl, static; GOARCH=arm64 or GOARCH=arm for a board
 	$(GO_BUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattlet
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattctl
 
+# The dashboard is part of wattctl where Node can be had; where it cannot, the program is as good but for its pages.
+.PHONY: dashboard
+dashboard:
+	@if scripts/node true; then $(MAKE) web; else echo "wattctl is built without its dashboard"; fi
+
 .PHONY: web
-web: ## The hub's dashboard, into web/dist: wattctl hub --web=web/dist; needs Node 20 and npm
-	npm --prefix web ci --no-fund --no-audit
-	npm --prefix web run check
-	npm --prefix web test
-	npm --prefix web run build
+web: web/dist/index.html ## The hub's dashboard, which make build then puts into wattctl; needs Node 20.19 and npm, or gets them
+
+web/dist/index.html: web/node_modules/.package-lock.json $(shell find web/src web/public web/*.html web/*.json web/vite.config.ts web/test/weight.mjs -type f)
+	@scripts/node npm --prefix web run --silent build
+	@touch $@
+
+# npm writes this file last.
+web/node_modules/.package-lock.json: web/package-lock.json
+	@echo "installing what the dashboard is built with (npm)"
+	@scripts/node npm --prefix web ci --no-fund --no-audit --loglevel=error
+	@touch $@
+
+.PHONY: web-test
+web-test: web/node_modules/.package-lock.json web/dist/index.html $(if $(call have,chromium),,chromium) ## Tests of the dashboard, in Chromium too
+	$(call step,web: types, units, pages in Chromium)
+	@scripts/node npm --prefix web run --silent check
+	@scripts/node npm --prefix web test --silent
+	@scripts/node npm --prefix web run --silent test:browser
+
+.PHONY: chromium
+chromium:
+	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) ## Everything a change must pass
+test: lint system $(PEERS) web-test ## Everything a change must pass
 	$(call step,go test -race)
 	@go test -race ./...
 
@@ -66,7 +89,7 @@ lint: format modules wire golangci vet-arm ## Everything a change must pass, but
 .PHONY: format
 format:
 	$(call step,gofmt -s)
-	@bad=$$(find . -name '*.go' -not -path './.*' -exec gofmt -s -l {} +); \
+	@bad=$$(find . -name '*.go' -not -path './.*' -not -path '*/node_modules/*' -exec gofmt -s -l {} +); \
 	[[ -z $$bad ]] || { echo "$$bad"; echo "not formatted: run gofmt -s -w on these"; exit 1; }
 
 .PHONY: modules
@@ -135,7 +158,8 @@ fuzz: ## Each fuzz target in turn for FUZZTIME=30s
 
 .PHONY: clean
 clean: ## Remove everything make made
-	rm -rf bin .cache
+	rm -rf bin .cache web/node_modules
+	find web/dist -mindepth 1 -not -name robots.txt -delete
 
 $(BIN)/buf: tools/buf/go.mod tools/buf/go.sum
 	@echo "building buf (two minutes at first)"

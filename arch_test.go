@@ -105,6 +105,9 @@ var rooms = map[string]room{
 		may: []string{"internal/energy", "internal/workload"},
 		why: "it reaches agents over HTTP like any other scraper, so that it shows what Prometheus would",
 	},
+	"web": {
+		why: "files, which speak to the hub over HTTP like any other page",
+	},
 	"internal/exporter": {
 		may: []string{"internal/accounting", "internal/attribution", "internal/energy", "internal/workload"},
 		why: "it reads snapshots, so that a scrape can neither touch a source nor change a number",

@@ -2,6 +2,9 @@ module github.com/wattlet/wattlet
 
 go 1.26.7
 
+// Packages of npm may have Go files of their own.
+ignore ./web/node_modules
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/coreos/go-systemd/v22 v22.7.0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/netip"
 	"net/url"
 )
@@ -11,6 +12,14 @@ func here(at netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
 	}
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
+// reach is here for the address of a listener, as text.
+func reach(at net.Addr) string {
+	if tcp, ok := at.(*net.TCPAddr); ok {
+		return here(tcp.AddrPort()).String()
+	}
+	return at.String()
 }
 
 // meterURL is where a meter is, by url.URL because that escapes the zone of a link-local address (RFC 6874).

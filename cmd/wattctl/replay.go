@@ -214,7 +214,7 @@ func newReplay(tr *trace.Reader, c replayCmd, tick time.Duration, make func(attr
 
 // boardOf returns what a trace tells of its board. The reference class is the one with the highest frequency, or by its name.
 func boardOf(m trace.Meta) accounting.Board {
-	var b accounting.Board
+	b := accounting.Board{Sharing: accounting.Sharing}
 	rank := map[string]int{"big": -2, "mid": -1, "little": 1}
 	top := map[string]int64{}
 	for _, name := range slices.Sorted(maps.Keys(m.Cores)) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -23,14 +25,17 @@ import (
 	"golang.org/x/term"
 
 	"github.com/wattlet/wattlet/internal/boardsim"
+	"github.com/wattlet/wattlet/internal/hub"
 	"github.com/wattlet/wattlet/internal/meter"
 	"github.com/wattlet/wattlet/internal/metersim"
+	"github.com/wattlet/wattlet/web"
 )
 
 type upCmd struct {
 	Boards string        `default:"6" placeholder:"N" help:"How many boards, or which, as coral,pynq-z1."`
-	Listen string        `default:"127.0.0.1:9780" help:"Address of the first board's agent; the others take ports that are free."`
-	Data   string        `type:"path" placeholder:"DIR" help:"Keep key, configuration and counters here; default a directory that is removed at the end."`
+	Listen string        `default:"127.0.0.1:9779" help:"Address of the dashboard and of all the hub serves; default ${default}."`
+	Agents string        `name:"agents.listen" default:"127.0.0.1:9780" help:"Address of the first board's agent; the others take ports that are free."`
+	Data   string        `type:"path" placeholder:"DIR" help:"Keep history, key, configuration and counters here; default a directory that is removed at the end."`
 	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
 	Seed   uint64        `default:"1" help:"Makes the boards' loads and the sensors' noise repeatable."`
 	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
@@ -39,8 +44,11 @@ type upCmd struct {
 // tickOfAgents is the time between two of an agent's snapshots. The shorter, the better can short invocations be told apart.
 const tickOfAgents = 200 * time.Millisecond
 
-// Run makes simulated boards, a meter they are connected to, and a real agent for each, and shows what the agents measure until
-// interrupted.
+// scrapeOfUp is the time between two samples of the hub: a chart is to move before somebody goes away.
+const scrapeOfUp = time.Second
+
+// Run makes simulated boards, a meter they are connected to, a real agent for each, and a hub that keeps their history, and shows
+// what the agents measure until interrupted.
 func (c upCmd) Run(a *app) (err error) {
 	fleet, err := c.fleet()
 	if err != nil {
@@ -50,7 +58,7 @@ func (c upCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	listen, err := freePorts(c.Listen, len(fleet))
+	listen, err := freePorts(c.Agents, len(fleet))
 	if err != nil {
 		return err
 	}
@@ -101,6 +109,14 @@ func (c upCmd) Run(a *app) (err error) {
 			return err
 		}
 	}
+	history, err := c.hub(filepath.Join(dir, "history"), boards, a.stderr)
+	if err != nil {
+		return err
+	}
+	address := "http://" + reach(history.Addr())
+	if _, err := fmt.Fprintf(a.stdout, "%s; the first figures come in some seconds\n", dashboardAt(address)); err != nil {
+		return errors.Join(err, history.Close())
+	}
 
 	// All of it outlives the interrupt, so that the last figures can be asked for.
 	running, stop := context.WithCancel(context.WithoutCancel(a.ctx))
@@ -108,6 +124,7 @@ func (c upCmd) Run(a *app) (err error) {
 	g, ctx := errgroup.WithContext(running)
 	g.Go(func() error { return sim.Run(ctx) })
 	g.Go(func() error { return dogs.run(ctx) })
+	g.Go(func() error { return history.Run(ctx) })
 	for _, b := range boards {
 		g.Go(func() error { return b.run(ctx, sim.Now) })
 	}
@@ -126,6 +143,7 @@ func (c upCmd) Run(a *app) (err error) {
 	}
 	show := &display{
 		app: a, client: http.Client{Timeout: 5 * time.Second}, sim: sim, boards: boards, keyFile: keyFile, tty: isTerminal(a.stdout),
+		hub: address,
 	}
 	g.Go(func() error {
 		defer stop()
@@ -135,6 +153,30 @@ func (c upCmd) Run(a *app) (err error) {
 		return err
 	}
 	return show.summary()
+}
+
+// hub makes the hub of the boards' agents.
+func (c upCmd) hub(dir string, boards []*board, stderr io.Writer) (*hub.Hub, error) {
+	cfg := hub.Config{
+		Dir: dir, Listen: c.Listen, ScrapeInterval: scrapeOfUp, Version: version, Web: web.Dashboard(),
+		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for _, b := range boards {
+		cfg.Targets = append(cfg.Targets, hub.Target{Name: b.name, URL: b.url})
+	}
+	h, err := hub.New(cfg)
+	if wrong := (*hub.ConfigError)(nil); errors.As(err, &wrong) {
+		return nil, usageError{err}
+	}
+	return h, err
+}
+
+// dashboardAt says where the dashboard is, or how to have one.
+func dashboardAt(address string) string {
+	if _, err := fs.Stat(web.Dashboard(), "index.html"); err != nil {
+		return "hub at " + address + ", built without its dashboard (make web makes it, with Node and npm)"
+	}
+	return "dashboard at " + address
 }
 
 // fleet returns the boards that are wanted.
@@ -196,7 +238,7 @@ func freePorts(address string, n int) ([]*net.TCPAddr, error) {
 			l, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("serve the agents' pages: %w; choose another --listen", err)
+			return nil, fmt.Errorf("serve the agents' pages: %w; choose another --agents.listen", err)
 		}
 		defer func() { errs = append(errs, l.Close()) }() // all are held until each has its own
 		addr, _ := l.Addr().(*net.TCPAddr)

@@ -24,6 +24,7 @@ type display struct {
 	sim     *metersim.Sim
 	boards  []*board
 	keyFile string
+	hub     string // its URL
 	tty     bool
 	drawn   bool
 	// first and last are the instants that summary compares.
@@ -155,7 +156,8 @@ func (d *display) ask(ctx context.Context, b *board) (*exporter.SnapshotView, er
 // draw prints the last snapshots, in place on a terminal.
 func (d *display) draw() {
 	var head, tail strings.Builder
-	fmt.Fprintf(&head, "%s on one meter (CoAP over DTLS, 500 sweeps a second), each measured by a real agent.\n\n", plural(len(d.boards), "simulated board"))
+	fmt.Fprintf(&head, "%s on one meter (CoAP over DTLS, 500 sweeps a second), each measured by a real agent.\n%s\n\n",
+		plural(len(d.boards), "simulated board"), capital(dashboardAt(d.hub)))
 	d.nodes().write(&head)
 	d.parts(&tail)
 	reports, lost, restarts := uint64(0), uint64(0), uint64(0)
@@ -185,6 +187,9 @@ func (d *display) draw() {
 	d.drawn = true
 	fmt.Fprint(d.stdout, text)
 }
+
+// capital begins a sentence.
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // nodes is the table of the boards.
 func (d *display) nodes() *grid {
@@ -330,11 +335,13 @@ func (d *display) summary() error {
 // telling is the energy, in joules, from which on an error in percent says something.
 const telling = 1.0
 
-// compareFunctions compares what functions were given with what they used, cold starts included.
+// compareFunctions compares what functions were given with what they used.
 func (d *display) compareFunctions(b *strings.Builder) {
 	t := &grid{left: "ll"}
-	t.add("NODE", "FUNCTION", "ATTRIBUTED", "TRUE", "ERROR", "J/INVOCATION", "TRUE")
+	t.add("NODE", "FUNCTION", "ATTRIBUTED", "± 95 %", "TRUE", "ERROR", "J/INVOCATION", "TRUE")
 	var errs []float64
+	within, all := 0, 0
+	var cold, trueCold float64
 	for i, bd := range d.boards {
 		first, last := &d.first[i], &d.last[i]
 		if !first.known || !last.known {
@@ -342,41 +349,54 @@ func (d *display) compareFunctions(b *strings.Builder) {
 		}
 		for j, to := range last.truth.functions {
 			same := func(f exporter.FunctionView) bool { return f.Namespace == to.Namespace && f.Function == to.Function }
-			var given float64
+			var given, half float64
+			var starts int64
 			mean, trueMean := none, none
 			if k := slices.IndexFunc(last.Attribution.Functions, same); k >= 0 {
 				f := last.Attribution.Functions[k]
-				given = joules(f.EnergyUJ + f.ColdStartUJ)
+				given, half, starts = joules(f.EnergyUJ), confidence*joules(f.StdDevUJ), f.ColdStartUJ
 				if f.PerInvocation != nil {
 					mean = fmt.Sprintf("%.4f J", f.PerInvocation.Mean)
 				}
 			}
 			if k := slices.IndexFunc(first.Attribution.Functions, same); k >= 0 {
 				f := first.Attribution.Functions[k]
-				given -= joules(f.EnergyUJ + f.ColdStartUJ)
+				given -= joules(f.EnergyUJ)
+				starts -= f.ColdStartUJ
 			}
 			from := first.truth.functions[j]
-			used := to.Energy + to.ColdStart - from.Energy - from.ColdStart
+			used := to.Energy - from.Energy
+			cold, trueCold = cold+joules(starts), trueCold+to.ColdStart-from.ColdStart
 			if n := to.Invocations - from.Invocations; n > 0 {
-				trueMean = fmt.Sprintf("%.4f J", (to.Energy-from.Energy)/float64(n))
+				trueMean = fmt.Sprintf("%.4f J", used/float64(n))
 			}
 			off := none
 			if used >= telling {
 				off = percent(given, used)
 				errs = append(errs, math.Abs(given/used-1))
 			}
-			t.add(bd.name, to.Function, fmt.Sprintf("%.3f J", given), fmt.Sprintf("%.3f J", used), off, mean, trueMean)
+			if used > 0 {
+				all++
+				if math.Abs(given-used) <= half {
+					within++
+				}
+			}
+			t.add(bd.name, to.Function, fmt.Sprintf("%.3f J", given), fmt.Sprintf("%.3f J", half), fmt.Sprintf("%.3f J", used), off, mean, trueMean)
 		}
 	}
 	if len(t.rows) == 1 {
 		b.WriteString("\nIt ended before the accounts of functions had anything in them.\n")
 		return
 	}
-	b.WriteString("\nTo functions they attributed, and the functions truly used, cold starts included, up to the instant that the\n" +
-		"accounts have come to, which is some seconds ago:\n\n")
+	b.WriteString("\nTo functions they attributed, and the functions truly used, up to the instant that the accounts have come to,\n" +
+		"which is some seconds ago:\n\n")
 	t.write(b)
+	fmt.Fprintf(b, "\nTheir cold starts: %.3f J, truly %.3f J.\n", cold, trueCold)
+	if all > 0 {
+		fmt.Fprintf(b, "The true energy is within the interval of %d of the %s that ran.\n", within, plural(all, "function"))
+	}
 	if slices.Sort(errs); len(errs) > 0 {
-		fmt.Fprintf(b, "\nMedian error of the %s that used %.0f J or more: %.1f %%\n", plural(len(errs), "function"), telling, 100*errs[len(errs)/2])
+		fmt.Fprintf(b, "Median error of the %s that used %.0f J or more: %.1f %%\n", plural(len(errs), "function"), telling, 100*errs[len(errs)/2])
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -21,11 +22,65 @@ import (
 
 	"github.com/wattlet/wattlet/internal/boardsim"
 	"github.com/wattlet/wattlet/internal/exporter"
+	"github.com/wattlet/wattlet/internal/hub"
 )
 
 // bounds are for each board less than it ever draws and more than it can, in watts.
 var bounds = map[string][2]float64{
 	"raspberrypi": {1.4, 5}, "pynq-z1": {1.8, 3}, "odroid-xu4-1": {1.9, 9}, "odroid-xu4-2": {1.9, 6}, "coral": {2.9, 6}, "jetson-nano": {1, 7},
+}
+
+// hubLine is the first that wattctl up prints.
+var hubLine = regexp.MustCompile(`^(?:dashboard|hub) at (http://[0-9.:]+).*; the first figures come in some seconds\n`)
+
+// hubOf waits until it says where its hub is.
+func hubOf(r *running) (url string) {
+	r.t.Helper()
+	r.until("it says where the hub is", func() bool { return hubLine.MatchString(r.stdout.String()) })
+	return hubLine.FindStringSubmatch(r.stdout.String())[1]
+}
+
+// series asks a hub; there are none while it does not answer.
+func series(hub, query string) []sample {
+	resp, err := (&http.Client{Timeout: testPatience}).Get(queryURL(hub, query))
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Data struct {
+			Result []sample `json:"result"`
+		} `json:"data"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil
+	}
+	return answer.Data.Result
+}
+
+// value asks a hub for the only value of a query; 0 if there is none.
+func value(t *testing.T, hub, query string) float64 {
+	t.Helper()
+	all := series(hub, query)
+	if len(all) > 1 {
+		t.Fatalf("%s: %v", query, all)
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	return all[0].value()
+}
+
+// dataInUse returns a working directory whose history a hub uses.
+func dataInUse(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	h, err := hub.New(hub.Config{Dir: filepath.Join(dir, "history"), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return dir
 }
 
 // agents are those that a wattctl up has started.
@@ -150,7 +205,7 @@ func whole(t *testing.T, table [][]string) {
 func TestUp(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--for=30s")
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--for=30s")
 	a := agentsOf(r, tmp, 6)
 	r.until("it shows figures", func() bool { return strings.Contains(r.stdout.String(), "Ctrl-C ends it.") })
 	text := r.stdout.String()
@@ -195,8 +250,26 @@ func TestUp(t *testing.T) {
 		}
 	}
 
+	// The hub has stored the same.
+	history := hubOf(r)
+	r.until("the hub has all functions' energy", func() bool {
+		return value(t, history, "count(count by (node) (wattlet_function_energy_joules_total))") == 6
+	})
+	for query, want := range map[string]float64{
+		`count(up{job="wattlet"} == 1)`: 6, "count(wattlet_node_energy_joules_total > 0)": 6,
+		// Four boards whose cores are all alike, and two with big and little ones.
+		`count(wattlet_node_cpu_frequency_hertz{class="cpu"} > 1e8)`: 4, `count(wattlet_node_cpu_frequency_hertz{class=~"big|little"} > 1e8)`: 4,
+	} {
+		if got := value(t, history, query); got != want {
+			t.Errorf("%s is %v, want %v", query, got, want)
+		}
+	}
+
 	if status := r.wait(); status != 0 || r.stderr.String() != "" {
 		t.Errorf("status %d", status)
+	}
+	if _, err := http.Get(history); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the hub is left: %v", err)
 	}
 	measured := rows(t, r.stdout.String(), "NODE  MEASURED  DRAWN  ERROR")
 	whole(t, measured)
@@ -213,7 +286,7 @@ func TestUp(t *testing.T) {
 			t.Errorf("a long line: %s", l)
 		}
 	}
-	whole(t, rows(t, r.stdout.String(), "NODE  FUNCTION  ATTRIBUTED  TRUE  ERROR  J/INVOCATION  TRUE"))
+	whole(t, rows(t, r.stdout.String(), "NODE  FUNCTION  ATTRIBUTED  ± 95 %  TRUE  ERROR  J/INVOCATION  TRUE"))
 	m := regexp.MustCompile(`\nMedian error of the (\d+) functions that used 1 J or more: ([0-9.]+) %\n$`).FindStringSubmatch(r.stdout.String())
 	if m == nil {
 		t.Fatal("no median error")
@@ -244,7 +317,7 @@ func TestUpKeepsData(t *testing.T) {
 	var key string
 	before := int64(0)
 	for i := range 2 {
-		r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--data="+dir, "--boards=coral")
+		r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--data="+dir, "--boards=coral")
 		a := agentsOf(r, dir, 1)
 		first := a.node("coral")
 		if *first.MeasuredUJ < before {
@@ -252,7 +325,7 @@ func TestUpKeepsData(t *testing.T) {
 		}
 		r.until("more energy", func() bool {
 			before = *a.node("coral").EnergyUJ
-			return before > *first.MeasuredUJ+3e6 // a second of its power at least
+			return before > *first.MeasuredUJ+9e6 // three seconds of its power: it has been shown meanwhile
 		})
 		if status := r.end(); status != 0 || r.stderr.String() != "" {
 			t.Errorf("interrupted, it ended with %d", status)
@@ -286,8 +359,8 @@ func TestUpInterruptedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0", "--boards=2"}, &stdout, &stderr)
-	if status != 1 || stdout.String() != "" || stderr.String() != "wattctl: ended before the agents had two readings to compare\n" {
+	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2"}, &stdout, &stderr)
+	if status != 1 || hubLine.ReplaceAllString(stdout.String(), "") != "" || stderr.String() != "wattctl: ended before the agents had two readings to compare\n" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
 	}
 }
@@ -296,7 +369,7 @@ func TestUpInterruptedEarly(t *testing.T) {
 func TestUpKilled(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp, "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0", "--boards=2")
+	r := process(t, []string{"TMPDIR=" + tmp, "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2")
 	a := agentsOf(r, tmp, 2)
 	a.node("pynq-z1")
 	if err := r.process.Kill(); err != nil {
@@ -310,7 +383,7 @@ func TestUpKilled(t *testing.T) {
 func TestUpAgentKilled(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--boards=pynq-z1,coral")
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=pynq-z1,coral")
 	a := agentsOf(r, tmp, 2)
 	a.node("pynq-z1")
 	if err := syscall.Kill(a.pids["coral"], syscall.SIGKILL); err != nil {
@@ -327,7 +400,7 @@ func TestUpAgentKilled(t *testing.T) {
 func TestUpInterrupted(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--boards=coral,jetson-nano")
+	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=coral,jetson-nano")
 	a := agentsOf(r, tmp, 2)
 	a.node("coral")
 	a.node("jetson-nano")
@@ -393,8 +466,10 @@ func TestUpFails(t *testing.T) {
 		args []string
 		want string
 	}{
-		"port taken":      {[]string{"--listen=" + taken.Addr().String(), "--agent=" + agent(t)}, "serve the agents' pages: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another --listen"},
-		"no address":      {[]string{"--listen=nowhere", "--agent=" + agent(t)}, "missing port in address"},
+		"port taken":      {[]string{"--listen=" + taken.Addr().String(), "--agent=" + agent(t)}, "serve the hub: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another address"},
+		"agent's taken":   {[]string{"--agents.listen=" + taken.Addr().String(), "--agent=" + agent(t)}, "serve the agents' pages: listen tcp " + taken.Addr().String() + ": bind: address already in use; choose another --agents.listen"},
+		"no address":      {[]string{"--agents.listen=nowhere", "--agent=" + agent(t)}, "missing port in address"},
+		"hub in use":      {[]string{"--data=" + dataInUse(t), "--agent=" + agent(t)}, "is in use by another hub"},
 		"agent complains": {[]string{"--boards=1", "--agent=" + script("echo wattlet: the sky falls >&2\necho twice >&2; exit 3")}, "the agent of raspberrypi ended with exit status 3: wattlet: the sky falls; twice"},
 		"agents leave":    {[]string{"--agent=" + script("exit 0")}, " ended with exit status 0: it said nothing"},
 		"no program":      {[]string{"--agent=" + write(t, "wattlet", "")}, "start the agent: "},
@@ -404,8 +479,8 @@ func TestUpFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tmp := t.TempDir()
-			r := process(t, []string{"TMPDIR=" + tmp}, append([]string{"up", "--listen=127.0.0.1:0"}, tc.args...)...)
-			if status := r.wait(); status != 1 || !isOneLine(r.stderr.String()) || !strings.Contains(r.stderr.String(), tc.want) || r.stdout.String() != "" {
+			r := process(t, []string{"TMPDIR=" + tmp}, append([]string{"up", "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0"}, tc.args...)...)
+			if status := r.wait(); status != 1 || !isOneLine(r.stderr.String()) || !strings.Contains(r.stderr.String(), tc.want) || hubLine.ReplaceAllString(r.stdout.String(), "") != "" {
 				t.Errorf("status %d; want 1 and %q", status, tc.want)
 			}
 			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {

@@ -45,7 +45,7 @@ func (a *agent) openAttribution() *attribution {
 		d.own = ownGroup(string(text))
 	}
 	d.reload()
-	board := accounting.Board{}
+	board := accounting.Board{Sharing: accounting.Sharing}
 	for _, c := range reader.Classes() {
 		board.Classes = append(board.Classes, accounting.Class{Name: c.Name, Cores: len(c.CPUs)})
 	}

@@ -42,7 +42,13 @@ type Board struct {
 	Idle, Peak float64
 	// Gain and Noise of the meter, as in attribution.Board.
 	Gain, Noise float64
+	// Sharing is as in attribution.Board; see the constant of that name.
+	Sharing float64
 }
+
+// Sharing is attribution.Board's for boards as they are. With it 95 % intervals of functions' totals cover the truth of simulated
+// boards, which are no sums of their parts, in 98 % of cases after five minutes and 93 % after thirty.
+const Sharing = 0.04
 
 // Class is a core class.
 type Class struct {
@@ -181,7 +187,7 @@ func NewAttributor(cfg AttributorConfig, accounts *Accounts) *Attributor {
 	if accounts == nil {
 		accounts = NewAccounts()
 	}
-	b := attribution.Board{Idle: cfg.Board.Idle, Peak: cfg.Board.Peak, Gain: cfg.Board.Gain, Noise: cfg.Board.Noise}
+	b := attribution.Board{Idle: cfg.Board.Idle, Peak: cfg.Board.Peak, Gain: cfg.Board.Gain, Noise: cfg.Board.Noise, Sharing: cfg.Board.Sharing}
 	for q, c := range cfg.Board.Classes[:min(len(cfg.Board.Classes), attribution.MaxClasses)] {
 		b.Cores[q] = c.Cores
 	}

@@ -370,9 +370,9 @@ func (c *CHK) makeReport() *Report {
 		}
 		m.variance += v
 		m.total += m.period
-		gain := c.board.Gain
+		gain, sharing := c.board.Gain, c.board.Sharing
 		r.Workloads = append(r.Workloads, Deviation{
-			Slot: Slot(s), Period: math.Sqrt(v + sq(gain*m.period)), Total: math.Sqrt(m.variance + sq(gain*m.total)),
+			Slot: Slot(s), Period: math.Sqrt(v + sq(gain*m.period)), Total: math.Sqrt(m.variance + sq(gain*m.total) + sq(sharing*m.total)),
 		})
 		m.period, m.coldPeriod = 0, 0
 	}
@@ -407,11 +407,11 @@ func (c *CHK) twin(p *principal) *principal {
 
 // describe states what is known of a function.
 func (c *CHK) describe(i int, p *principal) FunctionDeviation {
-	gain := c.board.Gain
+	gain, sharing := c.board.Gain, c.board.Sharing
 	d := FunctionDeviation{
 		Namespace: p.namespace, Function: p.name, Energy: p.given.total,
 		Period: math.Sqrt(p.given.variance + sq(p.given.confused) + sq(gain*p.given.period)),
-		Total:  math.Sqrt(p.total + sq(p.given.confusedTotal) + sq(gain*p.given.total)),
+		Total:  math.Sqrt(p.total + sq(p.given.confusedTotal) + sq(gain*p.given.total) + sq(sharing*p.given.total)),
 	}
 	if p.place < 0 {
 		d.WattsPerCore, d.StdDev = c.f.kappa()+p.d, math.Sqrt(p.variance+c.f.variance(iKappa))

@@ -28,6 +28,10 @@ type Board struct {
 	// Gain is the relative standard deviation of the meter's gain; it does not shrink with time. Noise is that of its power
 	// over one second, W. Zero where unknown.
 	Gain, Noise float64
+	// Sharing is the relative standard deviation of a total that comes of the board not being a sum of its parts: cores share
+	// clocks, supplies and heat, and whose that is, is a convention that no data decide. It does not shrink with time, and is
+	// part of totals only. Zero for a board that is a sum.
+	Sharing float64
 }
 
 // Interval is one tick of a node: what was measured and what ran, over the same time.
