@@ -68,20 +68,28 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	@touch $@
 
 .PHONY: web-test
-web-test: web/node_modules/.package-lock.json web/dist/index.html $(if $(call have,chromium),,chromium) ## Tests of the dashboard, in Chromium too
+web-test: build $(if $(call have,chromium),,chromium) ## Tests of the dashboard, in Chromium too, over a fake hub and a real one
 	$(call step,web: types, units, pages in Chromium)
 	@scripts/node npm --prefix web run --silent check
 	@scripts/node npm --prefix web test --silent
 	@scripts/node npm --prefix web run --silent test:browser
+	@scripts/node npm --prefix web run --silent test:real
 
 .PHONY: chromium
 chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) web-test ## Everything a change must pass
+test: lint system $(PEERS) go-test web-test ## Everything a change must pass
+
+.PHONY: go-test
+go-test:
 	$(call step,go test -race)
 	@go test -race ./...
+
+.PHONY: e2e
+e2e: ## What takes long: five minutes of wattctl up against the truth
+	WATTLET_LONG=1 go test ./cmd/wattctl -run TestUpIntervals -v
 
 .PHONY: lint
 lint: format modules wire golangci vet-arm ## Everything a change must pass, but the tests
@@ -140,11 +148,15 @@ golden: ## Rewrite golden files from what the code does now; read the diff
 	go test -run Golden $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal | xargs -r dirname | sort -u | sed 's|^|./|') -update
 
 .PHONY: bench
-bench: $(NODE_EXPORTER) ## Benchmarks, and what the agent costs
+bench: $(NODE_EXPORTER) build ## Benchmarks, and what agent, hub and dashboard cost
 	$(call step,parts)
-	@go test -run '^$$' -bench . -benchmem -skip '^BenchmarkCost$$' ./...
+	@go test -run '^$$' -bench . -benchmem -skip '^Benchmark(Cost|Hub)$$' ./...
 	$(call step,the whole)
 	@go test -run '^$$' -bench '^BenchmarkCost$$' ./cmd/wattlet
+	$(call step,the hub, beside Prometheus)
+	@go test -run '^$$' -bench '^BenchmarkHub$$' -benchtime 1x ./cmd/wattctl
+	$(call step,the dashboard)
+	@scripts/node npm --prefix web run --silent perf
 
 FUZZTIME ?= 30s
 .PHONY: fuzz

@@ -14,11 +14,12 @@ function field(x: Cell): string {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** Lets the browser save text under a name. */
-export function save(name: string, text: string): void {
+/** Lets the browser save CSV, or a picture, under the name of what it shows. */
+export function save(title: string, content: string | Blob): void {
   const a = document.createElement('a');
-  a.href = URL.createObjectURL(new Blob([text], { type: 'text/csv' }));
-  a.download = `${name.replace(/[^\w-]+/g, '-').toLowerCase()}.csv`;
+  const blob = typeof content === 'string' ? new Blob([content], { type: 'text/csv' }) : content;
+  a.href = URL.createObjectURL(blob);
+  a.download = `wattlet-${title.replace(/[^\w-]+/g, '-').toLowerCase()}.${blob.type.slice(blob.type.indexOf('/') + 1)}`;
   a.click();
   setTimeout(() => URL.revokeObjectURL(a.href), 10_000);
 }

@@ -13,6 +13,17 @@ export function si(x: number | null | undefined, unit: string): string {
   return `${digits(x / scale, 3).replace('-', '−')} ${prefix}${unit}`;
 }
 
+/** Values of an axis with one prefix and as many digits as tell them apart: 0 W, 0.5 W, 1 W. */
+export function axis(values: readonly number[], unit: string): string[] {
+  const top = Math.max(...values.map(Math.abs));
+  const [scale, prefix] = prefixOf(top || 1);
+  const step = values.length > 1 ? Math.abs(values[1]! - values[0]!) / scale : 1;
+  const places = Math.max(0, Math.min(9, -Math.floor(Math.log10(step) + 1e-9)));
+  // Steps of 2.5 need a digit more than their size tells.
+  const more = Math.abs(step * 10 ** places - Math.round(step * 10 ** places)) > 1e-6 ? 1 : 0;
+  return values.map((v) => `${v === 0 ? '0' : (v / scale).toFixed(places + more).replace('-', '−')} ${prefix}${unit}`);
+}
+
 /** The largest prefix at which x, rounded to three digits, is at least 1. */
 function prefixOf(x: number): [number, string] {
   const rounded = Math.abs(Number(x.toPrecision(3)));
@@ -63,7 +74,18 @@ export function duration(s: number | null | undefined): string {
 
 /** A ratio as a percentage. */
 export function percent(x: number | null | undefined): string {
-  return x == null || !Number.isFinite(x) ? none : `${(x * 100).toFixed(Math.abs(x) < 0.1 ? 1 : 0)} %`;
+  if (x == null || !Number.isFinite(x)) return none;
+  return x > 0 && x < 0.0005 ? '< 0.1 %' : `${(x * 100).toFixed(x !== 0 && Math.abs(x) < 0.1 ? 1 : 0)} %`;
+}
+
+/** A period in full, for whoever sees it another day and elsewhere. */
+export function period(from: number, to: number): string {
+  const other = new Date(0); // so that the date is shown
+  const [a, b] = [clock(from, other), clock(to, other)];
+  const minutes = -new Date(to * 1000).getTimezoneOffset();
+  const hours = `${String(Math.floor(Math.abs(minutes) / 60)).padStart(2, '0')}:${String(Math.abs(minutes) % 60).padStart(2, '0')}`;
+  const zone = minutes === 0 ? 'UTC' : `UTC${minutes < 0 ? '−' : '+'}${hours}`;
+  return `${a} to ${b.slice(0, 10) === a.slice(0, 10) ? b.slice(11) : b}, ${zone}`;
 }
 
 /** A Unix time in seconds as local time of day, with the date if it is not today's. */

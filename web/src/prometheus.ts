@@ -1,4 +1,5 @@
 // A client of Prometheus's HTTP API, https://prometheus.io/docs/prometheus/latest/querying/api/.
+import { parseHistogram, type Histogram, type RawHistogram } from './histogram';
 import type { Window } from './promql';
 
 export type Labels = Record<string, string>;
@@ -14,10 +15,12 @@ export class Refused extends Error {}
 interface Answer {
   status: string;
   error?: string;
-  data?: { result: { metric: Labels; value?: [number, string]; values?: [number, string][] }[] };
+  data?: unknown;
 }
 
-async function get(path: string, params: Record<string, string>, signal: AbortSignal): Promise<NonNullable<Answer['data']>['result']> {
+interface Result { metric: Labels; value?: [number, string]; values?: [number, string][]; histogram?: [number, RawHistogram] }
+
+async function get<T>(path: string, params: Record<string, string>, signal: AbortSignal): Promise<T> {
   let response: Response;
   try {
     response = await fetch(`api/v1/${path}?${new URLSearchParams(params)}`, { signal });
@@ -33,23 +36,42 @@ async function get(path: string, params: Record<string, string>, signal: AbortSi
     throw new Refused(`HTTP ${response.status} ${text.slice(0, 200).trim()}`);
   }
   if (answer.status !== 'success' || !answer.data) throw new Refused(answer.error ?? `HTTP ${response.status}`);
-  return answer.data.result;
+  return answer.data as T;
 }
+
+const instant = async (expr: string, time: number, signal: AbortSignal): Promise<Result[]> =>
+  (await get<{ result: Result[] }>('query', { query: expr, time: String(time) }, signal)).result;
 
 /** Instant query at a Unix time. */
 export async function query(expr: string, time: number, signal: AbortSignal): Promise<Sample[]> {
-  const result = await get('query', { query: expr, time: String(time) }, signal);
-  return result.flatMap((r) => (r.value ? [{ labels: r.metric, value: Number(r.value[1]) }] : []));
+  return (await instant(expr, time, signal)).flatMap((r) => (r.value ? [{ labels: r.metric, value: Number(r.value[1]) }] : []));
+}
+
+/** Instant query for histograms. */
+export async function queryHistograms(expr: string, time: number, signal: AbortSignal): Promise<{ labels: Labels; histogram: Histogram }[]> {
+  return (await instant(expr, time, signal)).flatMap((r) => (r.histogram ? [{ labels: r.metric, histogram: parseHistogram(r.histogram[1]) }] : []));
+}
+
+export interface Alert { labels: Labels; annotations: Labels; state: string; activeAt: string }
+
+/** Alerts of rules that the hub evaluates, firing or about to. A hub that evaluates none has none. */
+export async function alerts(signal: AbortSignal): Promise<Alert[]> {
+  try {
+    return (await get<{ alerts?: Alert[] | null }>('alerts', {}, signal)).alerts ?? [];
+  } catch (e) {
+    if (e instanceof Refused) return []; // not every API of Prometheus's kind knows of rules
+    throw e;
+  }
 }
 
 /** Range query. */
 export async function queryRange(expr: string, w: Window, signal: AbortSignal): Promise<Matrix> {
   const params = { query: expr, start: String(w.start), end: String(w.end), step: String(w.step) };
-  return matrix(await get('query_range', params, signal), w);
+  return matrix((await get<{ result: Result[] }>('query_range', params, signal)).result, w);
 }
 
 /** All series on one grid of times; null where a series has no sample or no finite one. */
-export function matrix(result: { metric: Labels; values?: [number, string][] }[], w: Window): Matrix {
+export function matrix(result: Result[], w: Window): Matrix {
   const n = Math.round((w.end - w.start) / w.step) + 1;
   const times = Array.from({ length: n }, (_, i) => w.start + i * w.step);
   const series = result.map((r) => {

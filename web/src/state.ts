@@ -1,4 +1,4 @@
-// What all pages share: the route, the live stream, the time window, and how data are fetched for it.
+// What all pages share: the route, the time window, the live stream, and how data are fetched.
 import { createContext } from 'preact';
 import { useContext, useEffect, useRef, useState } from 'preact/hooks';
 import type { Live } from './live';
@@ -10,7 +10,6 @@ export interface App {
   route: Route;
   /** Changes parts of the route. Typing into a filter replaces the entry of the browser's history instead of adding one. */
   go: (change: Partial<Route>, replace?: boolean) => void;
-  live: Live | null;
   window: Window;
   dark: boolean;
   /** Says whether the hub answered. */
@@ -18,6 +17,11 @@ export interface App {
 }
 
 export const Context = createContext<App | null>(null);
+
+/** The live stream changes every second, all else seldom: who does not show it must not be drawn anew by it. */
+export const LiveContext = createContext<Live | null>(null);
+/** The newest event of the live stream; null before the first. */
+export const useLive = (): Live | null => useContext(LiveContext);
 
 export function useApp(): App {
   const app = useContext(Context);

@@ -1,102 +1,103 @@
-// The built pages in a real browser, over a fake hub that is broken in the ways a hub and its agents break.
+// The built pages in a real browser, over a fake hub: what any hub must show, and a hub that is broken in the ways a hub and its
+// agents break.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { browse } from './chromium.mjs';
-import { startFakeHub } from './fakehub.mjs';
+import { afterEach, beforeEach, test } from 'node:test';
+import { crowd, startFakeHub } from './fakehub.mjs';
+import { everyHub, reader } from './pages.mjs';
 
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-let browser, hub, page, noise;
+let hub;
+beforeEach(async () => { hub = await startFakeHub(); });
+const world = {
+  url: () => hub.url,
+  kill: () => { hub.kill('coral'); return 'coral'; },
+  empty: () => { hub.state.mode = 'empty'; return hub.url; },
+};
+const r = reader(world);
+const { open, see, panel, rows, drawn, settled, count } = r;
+afterEach(() => hub.close().catch(() => undefined)); // a test may have ended it
 
-before(async () => { browser = await browse(); });
-after(() => browser.close());
-beforeEach(async () => {
-  hub = await startFakeHub();
-  page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
-  page.setDefaultTimeout(10_000);
-  noise = [];
-  page.on('pageerror', (e) => noise.push(String(e)));
-  page.on('request', (r) => { if (!/^(data|blob):/.test(r.url()) && !r.url().startsWith(hub.url)) noise.push(`asks ${r.url()}`); });
-});
-afterEach(async () => {
-  await page.close();
-  await hub.close().catch(() => undefined); // a test may have ended it
-  assert.deepEqual(noise, []);
-});
+everyHub(world, r);
 
-const open = (hash) => page.goto(`${hub.url}#/${hash}`);
-const see = (text) => page.getByText(text).first().waitFor();
-const panel = (name) => page.getByRole('region', { name, exact: true });
-const rows = (name) => panel(name).locator('tbody tr');
-const drawn = (name) => page.waitForFunction((label) => {
-  const c = document.querySelector(`section[aria-label="${label}"] canvas`);
-  if (!c || !c.width) return false;
-  const seen = new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer));
-  return seen.size > 20;
-}, name);
-
-test('cluster: six boards, moving', async () => {
+test('cluster: what nobody measures is missing, not zero', async () => {
   await open('cluster');
-  for (const name of ['Power', 'Energy of the last 15 s', 'Current']) await drawn(name);
+  await drawn('Current');
   assert.equal(await panel('Energy by node').locator('li').count(), 6);
-  assert.equal(await rows('Meters').count(), 6);
-  await see('6 of 6');
-  // pynq-z1 measures no current: its series is missing, not zero.
-  assert.equal(await panel('Current').locator('.legend button').count(), 5);
-  const power = page.locator('.tile dd').first();
-  const was = await power.innerText();
-  assert.match(was, /^\d+\.\d W/);
-  await page.waitForFunction((w) => document.querySelector('.tile dd').innerText !== w, was);
+  assert.equal(await panel('Current').locator('.legend button').count(), 5); // pynq-z1 measures none
+  await open('node?node=coral');
+  await drawn('Model');
+  assert.equal(await panel('Clock frequency').count(), 0);
 });
 
-test('functions: sort, filter, policy, all in the link', async () => {
-  await open('functions');
-  await rows('Functions').first().waitFor();
-  assert.equal(await rows('Functions').count(), 27);
-  await page.getByLabel('Function', { exact: true }).fill('gzip');
-  await page.waitForFunction(() => document.querySelectorAll('section[aria-label="Functions"] tbody tr').length === 3);
-  await page.getByLabel('Base shared').selectOption('proportional');
-  await see('Base share, proportional');
-  await page.getByRole('button', { name: 'J per invocation', exact: true }).click();
+test('functions: order goes by value', async () => {
+  await open('functions?filter=gzip');
+  await count('Functions', 3);
+  await panel('Functions').getByRole('button', { name: 'J per invocation', exact: true }).click();
   const first = () => rows('Functions').first().locator('td').first().innerText();
   assert.equal(await first(), 'odroid-xu4-1');
-  await page.getByRole('button', { name: 'J per invocation', exact: true }).click();
-  await page.waitForFunction(() => document.querySelector('section[aria-label="Functions"] tbody td').innerText === 'odroid-xu4-2');
-  const link = page.url();
-  assert.match(link, /filter=gzip&policy=proportional&sort=mean$/);
-  await page.goto('about:blank');
-  await page.goto(link);
-  await rows('Functions').first().waitFor();
-  assert.equal(await rows('Functions').count(), 3);
+  await panel('Functions').getByRole('button', { name: 'J per invocation', exact: true }).click();
   assert.equal(await first(), 'odroid-xu4-2');
-  await page.getByLabel('Function', { exact: true }).fill('no such');
-  await page.getByRole('button', { name: 'Show all' }).click();
-  await page.waitForFunction(() => document.querySelectorAll('section[aria-label="Functions"] tbody tr').length === 27);
+  // All in: energy, cold starts and base share over invocations, here of two cold starts without energy.
+  const cell = (i) => rows('Functions').first().locator(`:scope > :nth-child(${i})`).innerText();
+  const [energy, base, all, n] = (await Promise.all([5, 8, 9, 4].map(cell)))
+    .map((t) => Number.parseFloat(t.replaceAll('\u202f', '')) * (t.includes(' k') ? 1000 : t.includes(' m') ? 1e-3 : 1));
+  assert.ok(Math.abs((energy + base) / n - all) < 0.01 * all, `(${energy} + ${base}) / ${n} is not ${all}`);
+});
+
+test('functions: hundreds are shown by and by, and only those that are drawn are asked for over time', async () => {
+  const port = Number(new URL(hub.url).port);
+  await hub.close();
+  hub = await startFakeHub(port, crowd(40));
+  await open('functions');
+  await count('Functions', 40);
+  await r.page.getByRole('button', { name: 'Show all 240 rows' }).click();
+  await count('Functions', 240);
+  await drawn('J per invocation over time');
+  assert.equal(await panel('J per invocation over time').locator('.legend button').count(), 8);
+  const over = hub.state.queries.filter((q) => q.includes(' / '));
+  assert.ok(over.length > 0 && over.every((q) => q.includes('function=~"')), over[0]);
 });
 
 test('node: parts sum to the measured power', async () => {
   await open('node?node=odroid-xu4-1');
   await drawn('Power of odroid-xu4-1');
-  await drawn('Model');
-  const parts = await panel('Power of odroid-xu4-1').getByRole('button', { name: 'Power of odroid-xu4-1 as a table' });
-  await parts.click();
+  await panel('Power of odroid-xu4-1').getByRole('button', { name: 'Power of odroid-xu4-1 as a table' }).click();
   const text = await panel('Power of odroid-xu4-1').locator('tbody tr').nth(3).locator('td').allInnerTexts();
   const scale = { W: 1, mW: 1e-3, µW: 1e-6 };
   const watts = text.map((t) => { const [x, unit] = t.split(' '); return Number(x) * scale[unit]; });
   const time = await panel('Power of odroid-xu4-1').locator('tbody tr').nth(3).locator('th').innerText();
   await open('cluster');
   await drawn('Power');
-  await page.getByRole('button', { name: 'Power as a table' }).click();
+  await r.page.getByRole('button', { name: 'Power as a table' }).click();
   const row = panel('Power').locator('tbody tr', { hasText: time });
   const [node, unit] = (await row.locator('td').nth(2).innerText()).split(' ');
   const sum = watts.reduce((a, b) => a + b, 0);
   assert.ok(Math.abs(sum - Number(node) * scale[unit]) < 0.02, `${sum} W of parts, ${node} ${unit} measured`);
-  await open('node');
-  await page.getByRole('combobox', { name: 'Node' }).selectOption('pynq-z1');
-  await see('Power of pynq-z1');
+  await open('node?node=pynq-z1');
   await see('not found'); // the lag
-  assert.match(page.url(), /node=pynq-z1/);
+});
+
+test('invocations: what is picked, what has no energy, what nobody invoked', async () => {
+  await open('invocations?filter=fork-short');
+  await drawn('Energy per invocation');
+  assert.equal(await panel('Energy per invocation').locator('.legend button').count(), 4); // of five nodes that have it
+  await see('2.0 % of fork-short · raspberrypi');
+  // Another filter narrows the table; what was picked stays.
+  await panel('Invocations').getByLabel('fork-short on coral').uncheck();
+  await r.page.getByLabel('Function', { exact: true }).fill('gzip');
+  await count('Invocations', 3);
+  assert.equal(await panel('Energy per invocation').locator('.legend button').count(), 3);
+  await panel('Invocations').getByLabel('gzip on jetson-nano').check();
+  await see('gzip · jetson-nano');
+  // From the other page a function's name leads to its distribution.
+  await open('functions?filter=matrix&node=coral');
+  await count('Functions', 1);
+  await rows('Functions').getByRole('link', { name: 'matrix' }).click();
+  await drawn('Energy per invocation');
+  assert.match(await panel('Energy per invocation').locator('.legend').innerText(), /^matrix · coral/);
+  await open('invocations?filter=nothing');
+  await r.page.getByRole('button', { name: 'Show all' }).waitFor();
+  await open('invocations?node=nowhere');
+  await see('Nothing to draw.');
 });
 
 test('uncertain: what deserves less trust', async () => {
@@ -118,88 +119,31 @@ test('uncertain: what deserves less trust', async () => {
   }
 });
 
-test('zoom by dragging, and back', async () => {
-  await open('cluster?range=1h');
-  await drawn('Power');
-  const over = page.locator('.u-over').first();
-  const box = await over.boundingBox();
-  await page.mouse.move(box.x + box.width * 0.25, box.y + 60);
-  await page.mouse.down();
-  await page.mouse.move(box.x + box.width * 0.5, box.y + 60, { steps: 4 });
-  await page.mouse.up();
-  await page.waitForURL(/from=\d+&to=\d+/);
-  const zoom = () => { const q = new URLSearchParams(page.url().split('?')[1]); return [Number(q.get('from')), Number(q.get('to'))]; };
-  const [from, to] = zoom();
-  assert.ok(Math.abs(to - from - 900) < 30, `a quarter of an hour, not ${to - from} s`);
-  await see('Back to now');
-  assert.equal(await page.getByRole('button', { name: 'Live' }).getAttribute('aria-pressed'), 'false');
-  // Another page stays in the same time; the browser's way back leads out of it.
-  await page.getByRole('link', { name: 'Functions' }).click();
-  await rows('Functions').first().waitFor();
-  assert.deepEqual(zoom(), [from, to]);
-  await page.goBack();
-  await page.goBack();
-  await page.waitForURL(/cluster\?range=1h$/);
+const alert = (alertname, severity, node, state = 'firing') => ({
+  labels: { alertname, severity, node, instance: node }, state, value: '1', activeAt: new Date(Date.now() - 754_000).toISOString(),
+  annotations: { summary: `${alertname} at ${node}.`, description: `What ${alertname} means.`,
+    runbook_url: `https://example.org/runbook.md#${alertname.toLowerCase()}` },
 });
 
-test('keyboard: read, zoom, return, hide a series', async () => {
+test('alerts: those that fire, the gravest first, with what to do', async () => {
   await open('cluster');
   await drawn('Power');
-  const plot = panel('Power').locator('.plot');
-  await plot.focus();
-  const time = () => panel('Power').locator('.at').innerText();
-  const now = await time();
-  await page.keyboard.press('ArrowLeft');
-  await page.keyboard.press('ArrowLeft');
-  assert.notEqual(await time(), now);
-  await page.keyboard.press('+');
-  await page.waitForURL(/from=/);
-  await plot.focus();
-  await page.keyboard.press('Escape');
-  await page.waitForURL(/#\/cluster$/);
-  const series = panel('Power').getByRole('button', { name: /^coral/ });
-  await series.focus();
-  await page.keyboard.press('Enter');
-  assert.equal(await series.getAttribute('aria-pressed'), 'false');
-});
-
-test('CSV of a chart and of a table', async () => {
-  await open('functions');
-  await rows('Functions').first().waitFor();
-  const save = async (name) => {
-    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name, exact: true }).click()]);
-    return { name: download.suggestedFilename(), lines: readFileSync(await download.path(), 'utf8').trim().split('\r\n') };
-  };
-  const table = await save('Functions as CSV');
-  assert.equal(table.name, 'wattlet-functions.csv');
-  assert.equal(table.lines.length, 28);
-  assert.match(table.lines[0], /^function,node,joules per invocation,invocations,active energy \(J\)/);
-  assert.match(table.lines[1], /^[\w-]+,[\w-]+,\d/);
-  const chart = await save('J per invocation over time as CSV');
-  assert.match(chart.lines[1], /^\d{4}-\d\d-\d\dT.*Z,/);
-  assert.ok(chart.lines.length > 100);
-});
-
-test('a killed agent is named, its old figures stay, the others go on', async () => {
-  await open('cluster');
-  await see('6 of 6');
+  assert.equal(await r.page.locator('.notice').count(), 0);
   hub.kill('coral');
-  await see('Agent coral is down.');
-  await see('connect: connection refused');
-  await see('5 of 6');
-  await see('agent down');
-  assert.equal(await panel('Energy by node').locator('li').count(), 6);
-});
-
-test('an empty store says how it fills', async () => {
-  hub.state.mode = 'empty';
-  for (const name of ['cluster', 'functions', 'node']) {
-    await open(name);
-    await see('There are no samples in this range.');
-  }
-  hub.state.mode = 'ok';
-  await open('cluster');
-  await drawn('Power'); // by itself, with the next refresh
+  hub.state.alerts = [
+    alert('ModelNotConverged', 'info', 'coral'), alert('MeterSilent', 'warning', 'coral'), alert('MeterSilent', 'warning', 'pynq-z1'),
+    alert('InvariantBroken', 'critical', 'coral'), alert('ClockDrift', 'warning', 'coral', 'pending'), alert('WattletAgentDown', 'warning', 'coral'),
+  ];
+  await see('InvariantBroken at coral.');
+  const titles = await r.page.locator('.notice strong[role]').allInnerTexts();
+  assert.deepEqual(titles, ['Agent coral is down.', 'InvariantBroken at coral.', '2 alerts MeterSilent', 'ModelNotConverged at coral.']);
+  const notice = r.page.locator('.notice', { hasText: 'InvariantBroken' });
+  assert.match(await notice.innerText(), /What InvariantBroken means\. Since .*\d\d:\d\d:\d\d, 12 min\./);
+  assert.equal(await notice.getByRole('link').getAttribute('href'), 'https://example.org/runbook.md#invariantbroken');
+  assert.match(await r.page.locator('.notice', { hasText: '2 alerts' }).innerText(), /MeterSilent at pynq-z1\./);
+  hub.state.alerts = null; // a hub that knows of none, not even the page
+  await r.page.getByText('InvariantBroken').first().waitFor({ state: 'detached' });
+  assert.equal(await r.page.locator('.notice').count(), 1);
 });
 
 test('no agents, no functions', async () => {
@@ -210,16 +154,32 @@ test('no agents, no functions', async () => {
   hub.state.mode = 'nofunctions';
   await open('functions');
   await see('No functions are known in this range.');
+  await open('invocations');
+  await see('No functions are known in this range.');
+  hub.state.mode = 'nohistograms';
+  await r.page.reload();
+  await see('scrape_native_histograms');
+});
+
+test('a store that was empty fills by itself', async () => {
+  hub.state.mode = 'empty';
+  await open('cluster');
+  await see('There are no samples in this range.');
+  hub.state.mode = 'ok';
+  await drawn('Power');
 });
 
 test('a hub that cannot read its store says why, and recovers', async () => {
   hub.state.mode = 'broken';
-  await open('cluster');
-  await see('no space left on device');
-  await page.locator('.notice.bad').first().waitFor();
-  hub.state.mode = 'ok';
-  await drawn('Power');
-  assert.equal(await page.locator('.notice.bad').count(), 0);
+  for (const [name, title] of [['functions', 'J per invocation over time'], ['invocations', 'Energy per invocation'], ['cluster', 'Power']]) {
+    hub.state.mode = 'broken';
+    await open(name);
+    await see('no space left on device');
+    await r.page.locator('.notice.bad').first().waitFor();
+    hub.state.mode = 'ok';
+    await drawn(title);
+    await r.page.locator('.notice.bad').first().waitFor({ state: 'detached' });
+  }
 });
 
 test('a hub that ended is missed, and found again', async () => {
@@ -230,8 +190,8 @@ test('a hub that ended is missed, and found again', async () => {
   await see('The hub does not answer.');
   assert.equal(await panel('Energy by node').locator('li').count(), 6); // the last figures stay
   hub = await startFakeHub(port);
-  await page.getByText('The hub does not answer.').waitFor({ state: 'detached' });
-  noise.length = 0; // Chromium tells of lost connections as errors of its own
+  await r.page.getByText('The hub does not answer.').waitFor({ state: 'detached' });
+  r.noise.length = 0; // Chromium tells of lost connections as errors of its own
 });
 
 test('a hub with no room for another listener still shows what is stored', async () => {
@@ -239,34 +199,31 @@ test('a hub with no room for another listener still shows what is stored', async
   await open('cluster');
   await see('The live stream is interrupted.');
   await drawn('Power');
-  assert.equal(await page.getByText('The hub does not answer.').count(), 0);
+  assert.equal(await r.page.getByText('The hub does not answer.').count(), 0);
   hub.state.mode = 'ok';
   await see('6 of 6');
-  await page.getByText('The live stream is interrupted.').waitFor({ state: 'detached' });
+  await r.page.getByText('The live stream is interrupted.').waitFor({ state: 'detached' });
 });
 
 test('every query that is asked is one that PromQL knows', async () => {
-  for (const name of ['cluster', 'functions?node=coral', 'node?node=coral', 'uncertain']) {
+  for (const name of ['cluster', 'functions?node=coral', 'invocations', 'node?node=coral', 'uncertain']) {
     await open(name);
-    await page.waitForFunction(() => document.querySelector('.panel') && !document.querySelector('[aria-busy="true"], .loading'));
+    await settled();
   }
-  assert.equal(await page.locator('.notice.bad').count(), 0);
+  assert.equal(await r.page.locator('.notice.bad').count(), 0);
   assert.ok(hub.state.queries.length > 20);
 });
 
-for (const [look, colorScheme, width] of [['light', 'light', 1280], ['dark', 'dark', 1280], ['phone', 'light', 390]]) {
-  test(`accessible and within its width: ${look}`, async () => {
-    await page.setViewportSize({ width, height: 844 });
-    await page.emulateMedia({ colorScheme });
-    hub.kill('coral');
-    for (const name of ['cluster', 'functions', 'node', 'uncertain']) {
-      await open(name);
-      await page.waitForFunction(() => document.querySelector('.panel') && !document.querySelector('[aria-busy="true"], .loading'));
-      await page.evaluate(axe);
-      const found = await page.evaluate(() => globalThis.axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'] }));
-      assert.deepEqual(found.violations.map((v) => `${name}: ${v.id} ${v.nodes[0].html} ${v.nodes[0].failureSummary}`), []);
-      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(over <= 0, `${name} is ${over} px too wide`);
-    }
-  });
-}
+test('time ranges up to a week, and the present', async () => {
+  await open('cluster');
+  await drawn('Power');
+  for (const [name, seconds] of [['5 min', 300], ['1 h', 3600], ['24 h', 86400], ['7 d', 604800]]) {
+    await r.page.getByRole('button', { name, exact: true }).click();
+    await r.page.getByText(`Energy in ${{ 300: '5 min', 3600: '1 h', 86400: '1 d', 604800: '7 d' }[seconds]}`).waitFor();
+    await drawn('Power');
+  }
+  await r.page.getByRole('button', { name: 'Live' }).click(); // stops
+  await r.page.waitForURL(/from=\d+&to=\d+/);
+  await r.page.getByRole('button', { name: 'Live' }).click();
+  await r.page.waitForURL(/range=7d$/);
+});
