@@ -29,12 +29,13 @@ TAGS     := nethttpomithttp2
 
 # Tools are kept per Go release: a linter built with an older one refuses newer code.
 BIN   := .cache/$(shell go env GOVERSION)
-PEERS := $(if $(call have,coap-client-openssl),,.cache/libcoap) $(if $(call have,promtool),,.cache/prometheus)
+PEERS := $(if $(call have,coap-client-openssl),,.cache/libcoap) $(if $(call have,promtool),,.cache/prometheus) \
+	$(if $(call have,victoria-metrics),,.cache/victoria-metrics)
 # gcc is the race detector's; ip makes the network namespaces that tests lose packets in.
 SYSTEM := $(if $(call have,gcc),,gcc libc6-dev) $(if $(call have,ip),,iproute2)
 NODE_EXPORTER := $(if $(call have,prometheus-node-exporter),,.cache/node-exporter)
 
-export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cache/libcoap/bin:$(CURDIR)/.cache/prometheus/bin:$(CURDIR)/.cache/node-exporter/bin:$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cache/libcoap/bin:$(CURDIR)/.cache/prometheus/bin:$(CURDIR)/.cache/victoria-metrics/bin:$(CURDIR)/.cache/node-exporter/bin:$(PATH)
 
 .PHONY: help
 help: ## List what can be made
@@ -80,12 +81,22 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test web-test ## Everything a change must pass
+test: lint system $(PEERS) go-test dashboards-test web-test ## Everything a change must pass
 
 .PHONY: go-test
 go-test:
 	$(call step,go test -race)
 	@go test -race ./...
+
+# Of a module of its own, as other tools: nothing of the product needs what makes its Grafana dashboards.
+.PHONY: dashboards-test
+dashboards-test: build
+	$(call step,Grafana dashboards: current; each query finds series)
+	@WATTLET_BIN=$(CURDIR)/bin GOWORK=off go test -C tools/grafana -race ./...
+
+.PHONY: dashboards
+dashboards: ## Write deploy/grafana anew, from tools/grafana
+	@GOWORK=off go run -C tools/grafana . $(CURDIR)/deploy/grafana
 
 .PHONY: e2e
 e2e: ## What takes long: five minutes of wattctl up against the truth
@@ -106,6 +117,7 @@ modules:
 	@go mod tidy -diff $(quiet)
 	@go mod tidy -C tools/buf -diff $(quiet)
 	@go mod tidy -C tools/golangci -diff $(quiet)
+	@GOWORK=off go mod tidy -C tools/grafana -diff $(quiet)
 
 .PHONY: wire
 wire: $(BIN)/buf $(BIN)/protoc-gen-go
@@ -121,6 +133,7 @@ wire: $(BIN)/buf $(BIN)/protoc-gen-go
 golangci: $(BIN)/golangci-lint
 	$(call step,golangci-lint)
 	@golangci-lint run
+	@cd tools/grafana && GOWORK=off golangci-lint run
 
 # Most boards are 32-bit ARM, where int is shorter: constants that overflow and misaligned atomics show here.
 .PHONY: vet-arm
@@ -192,6 +205,8 @@ $(BIN)/protoc-gen-go: go.mod
 	@scripts/debian unpack $@ libcoap3-bin libcoap3 libssl3
 .cache/prometheus:
 	@scripts/debian unpack $@ prometheus
+.cache/victoria-metrics:
+	@scripts/debian unpack $@ victoria-metrics
 .cache/node-exporter:
 	@scripts/debian unpack $@ prometheus-node-exporter
 

@@ -105,6 +105,9 @@ var rooms = map[string]room{
 		may: []string{"internal/energy", "internal/workload"},
 		why: "it reaches agents over HTTP like any other scraper, so that it shows what Prometheus would",
 	},
+	"deploy/prometheus": {
+		why: "files, which a program may carry",
+	},
 	"web": {
 		why: "files, which speak to the hub over HTTP like any other page",
 	},
@@ -117,7 +120,7 @@ var rooms = map[string]room{
 		why: "commands wire rooms together; what two of them share is a room",
 	},
 	"cmd/wattctl": {
-		may: []string{"internal/..."},
+		may: []string{"deploy/prometheus", "internal/...", "web"},
 		why: "commands wire rooms together; what two of them share is a room",
 	},
 }

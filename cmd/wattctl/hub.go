@@ -7,13 +7,16 @@ import (
 	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
 
+	"github.com/wattlet/wattlet/deploy/prometheus"
 	"github.com/wattlet/wattlet/internal/hub"
+	"github.com/wattlet/wattlet/web"
 )
 
 type hubCmd struct {
@@ -22,13 +25,28 @@ type hubCmd struct {
 	WebConfig      string        `name:"web.config.file" type:"path" placeholder:"FILE" help:"TLS and basic auth of the hub's own pages, as for Prometheus."`
 	Target         []string      `sep:"none" placeholder:"URL" help:"An agent, as 10.0.0.7:9780 or jetson=https://10.0.0.8:9780; may be repeated."`
 	TargetsFile    string        `name:"targets.file" type:"path" placeholder:"FILE" help:"More agents, as Prometheus's file_sd_configs; re-read on change."`
-	Web            string        `type:"existingdir" placeholder:"DIR" help:"The dashboard, as make web builds it: web/dist."`
+	Web            string        `type:"existingdir" placeholder:"DIR" help:"Another dashboard than the one inside, as web/dist."`
 	ScrapeInterval time.Duration `name:"scrape.interval" default:"5s" help:"Time between two samples; default ${default}."`
 	Retention      string        `placeholder:"15d" help:"Samples older than this go; default 15d unless --retention.size is given."`
 	RetentionSize  string        `name:"retention.size" placeholder:"2GB" help:"The oldest samples go when all take more than this."`
 	User           string        `placeholder:"NAME" help:"Name for the agents' basic auth."`
 	PasswordFile   string        `type:"path" placeholder:"FILE" help:"File with the password for it."`
 	CA             string        `name:"ca" type:"path" placeholder:"FILE" help:"Certificates to trust for agents on https, PEM; default the system's."`
+
+	Discover discoverFlags `embed:""`
+
+	Rules          []string `sep:"none" placeholder:"FILE" help:"Rules and alerts of your own, as for Prometheus; a file or a pattern; may be repeated."`
+	BuiltinRules   bool     `name:"builtin-rules" default:"true" negatable:"" help:"Evaluate Wattlet's own rules and alerts."`
+	Alertmanager   []string `sep:"none" placeholder:"URL" help:"Gets the alerts, as http://10.0.0.2:9093; may be repeated."`
+	RemoteWrite    []string `name:"remote.write" sep:"none" placeholder:"URL" help:"Gets all samples too, as http://vm:8428/api/v1/write; may be repeated."`
+	RemoteProtocol string   `name:"remote.write.protocol" default:"1.0" enum:"1.0,2.0" help:"Protocol of --remote.write, 1.0 or 2.0; default ${default}."`
+	RemoteNative   bool     `name:"remote.write.native-histograms" help:"Send native histograms with protocol 1.0 as well; 2.0 always has them."`
+	RemoteFile     string   `name:"remote.write.file" type:"path" placeholder:"FILE" help:"More receivers: a list as Prometheus's remote_write section."`
+	Receive        bool     `help:"Take samples that agents push, at /api/v1/write: remote write 1.0 and 2.0."`
+
+	OTLP otlpFlags `embed:""`
+
+	ExternalLabel map[string]string `name:"external.label" mapsep:"none" placeholder:"K=V" help:"Added to what other stores get, as cluster=munich."`
 }
 
 // Run stores and shows what the agents measure until interrupted.
@@ -63,7 +81,8 @@ func (c hubCmd) Run(a *app) error {
 func (c hubCmd) config() (hub.Config, error) {
 	cfg := hub.Config{
 		Dir: c.Data, Listen: c.Listen, WebConfig: c.WebConfig, TargetsFile: c.TargetsFile, ScrapeInterval: c.ScrapeInterval,
-		Version: version, Client: hub.Client{User: c.User, PasswordFile: c.PasswordFile, CA: c.CA},
+		Version: version, Web: web.Dashboard(), Client: hub.Client{User: c.User, PasswordFile: c.PasswordFile, CA: c.CA},
+		Alertmanagers: c.Alertmanager, ExternalLabels: c.ExternalLabel, RemoteWriteFile: c.RemoteFile, Receive: c.Receive,
 	}
 	if c.Web != "" {
 		cfg.Web = os.DirFS(c.Web)
@@ -74,8 +93,21 @@ func (c hubCmd) config() (hub.Config, error) {
 	if (c.User == "") != (c.PasswordFile == "") {
 		return cfg, usagef("--user and --password-file go together")
 	}
-	if len(c.Target) == 0 && c.TargetsFile == "" {
-		return cfg, usagef("which agents? Give --target, as --target 10.0.0.7:9780, or --targets.file")
+	if len(c.Target) == 0 && c.TargetsFile == "" && !c.Discover.any() && !c.Receive {
+		return cfg, usagef("which agents? Give --target, as --target 10.0.0.7:9780, or one of --targets.…, or --receive for those that push")
+	}
+	var err error
+	if cfg.Discover, err = c.Discover.discoverers(); err != nil {
+		return cfg, err
+	}
+	if cfg.OTLP, err = c.OTLP.config(); err != nil {
+		return cfg, err
+	}
+	if cfg.Rules, err = c.rules(); err != nil {
+		return cfg, err
+	}
+	for _, url := range c.RemoteWrite {
+		cfg.RemoteWrite = append(cfg.RemoteWrite, hub.RemoteWrite{URL: url, Protocol: c.RemoteProtocol, NativeHistograms: c.RemoteNative})
 	}
 	for _, text := range c.Target {
 		name, at, ok := strings.Cut(text, "=")
@@ -99,6 +131,35 @@ func (c hubCmd) config() (hub.Config, error) {
 		cfg.RetentionSize = size
 	}
 	return cfg, nil
+}
+
+// rules returns Wattlet's rules and the site's.
+func (c hubCmd) rules() (files []hub.RuleFile, err error) {
+	if c.BuiltinRules {
+		files = builtinRules()
+	}
+	for _, pattern := range c.Rules {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, usagef("--rules=%s: %w", pattern, err)
+		}
+		if len(names) == 0 {
+			return nil, usagef("--rules=%s: there is no such file", pattern)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				return nil, usagef("--rules=%s: %w", pattern, err)
+			}
+			files = append(files, hub.RuleFile{Name: name, Text: text})
+		}
+	}
+	return files, nil
+}
+
+// builtinRules returns the rules and alerts that come with Wattlet.
+func builtinRules() []hub.RuleFile {
+	return []hub.RuleFile{{Name: prometheus.RulesName, Text: prometheus.Rules()}}
 }
 
 // parseSize reads a size as Prometheus's --storage.tsdb.retention.size takes it: units are powers of 1024.

@@ -19,7 +19,7 @@ import (
 )
 
 type topCmd struct {
-	Agents    []string      `arg:"" name:"agent" default:"127.0.0.1:9780" help:"The agents, as 10.0.0.7:9780 or https://pi.example:9780; default ${default}."`
+	Agents    []string      `arg:"" name:"agent" default:"127.0.0.1:9780" help:"Agents, as 10.0.0.7:9780, or hubs, for all of theirs; default ${default}."`
 	Sort      string        `enum:"watts,energy,joules,name" default:"watts" help:"What comes first: watts, energy, joules (an invocation's) or name."`
 	Every     time.Duration `default:"2s" help:"Time between two questions to an agent."`
 	For       time.Duration `help:"End after so long; default by q or when interrupted, or as soon as there are watts if nobody looks."`
@@ -63,7 +63,13 @@ func (c topCmd) run(a *app, stdin *os.File) error {
 		}
 		defer client.CloseIdleConnections()
 		client.Timeout = answerWithin
-		t.agents = append(t.agents, &watched{name: name, req: req, client: client, since: time.Now(), changed: time.Now()})
+		live := req.Clone(a.ctx)
+		live.URL = req.URL.JoinPath("../live")
+		w := &watched{name: name, req: req, live: live, client: client, silence: hubSilence, since: time.Now(), changed: time.Now()}
+		if len(c.Agents) > 1 {
+			w.prefix = name + "/" // two hubs may have agents of one name
+		}
+		t.agents = append(t.agents, w)
 	}
 	var keys chan byte
 	if t.tty && term.IsTerminal(int(stdin.Fd())) {
@@ -101,11 +107,16 @@ func typed(ctx context.Context, stdin io.Reader, keys chan<- byte) {
 	}
 }
 
-// watched is an agent: how it is asked, and what it said. What it said is the loop's alone.
+// watched is an agent or a hub: how it is asked, and what it said. What it said is the loop's alone.
 type watched struct {
-	name   string
-	req    *http.Request
-	client *http.Client
+	name    string
+	req     *http.Request // for an agent's snapshot
+	live    *http.Request // for a hub's stream
+	client  *http.Client
+	silence time.Duration // that breaks a stream
+
+	agents []*watched // of a hub; not nil once it is known for one
+	prefix string     // of their names
 
 	history []*exporter.SnapshotView // the newest last, none older than topWindow but the one before
 	last    *exporter.SnapshotView   // stays when it falls silent
@@ -115,22 +126,28 @@ type watched struct {
 	changed time.Time                // when it last had something new
 }
 
-// answer is what came of asking an agent at some time.
+// answer is what came of asking at some time: a snapshot, an event of a hub, or an error.
 type answer struct {
-	of   *watched
-	view *exporter.SnapshotView
-	err  error
-	at   time.Time
+	of    *watched
+	view  *exporter.SnapshotView
+	err   error
+	at    time.Time
+	event *liveEvent
 }
 
-// follow asks an agent again and again.
+// follow asks an agent again and again. Who has no snapshot may be a hub, and is listened to as long as its stream lasts.
 func (w *watched) follow(ctx context.Context, every time.Duration, heard chan<- answer) {
 	again := time.NewTicker(every)
 	defer again.Stop()
 	for {
 		view, err := w.ask(ctx)
+		if missing := (missingError{}); errors.As(err, &missing) {
+			if broke := w.listen(ctx, heard); !errors.As(broke, &missing) {
+				err = broke
+			}
+		}
 		select {
-		case heard <- answer{w, view, err, time.Now()}:
+		case heard <- answer{of: w, view: view, err: err, at: time.Now()}:
 		case <-ctx.Done():
 			return
 		}
@@ -148,17 +165,18 @@ func (w *watched) ask(ctx context.Context) (*exporter.SnapshotView, error) {
 		return nil, errors.Unwrap(err) // without method and URL, which its line has
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, missingError{refusal(resp)}
+	default:
 		return nil, refusal(resp)
 	}
-	v := new(exporter.SnapshotView)
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxSnapshot)).Decode(v); err != nil {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxSnapshot))
+	if err != nil {
 		return nil, fmt.Errorf("not a snapshot: %w", err)
 	}
-	if v.Format != "wattlet-snapshot/1" {
-		return nil, fmt.Errorf("not a snapshot this program knows: format %q", v.Format)
-	}
-	return v, nil
+	return parseSnapshot(text)
 }
 
 // take notes an answer.
@@ -192,6 +210,8 @@ func (w *watched) trouble(now time.Time) (string, time.Time) {
 	switch {
 	case w.err != nil:
 		return line(w.err), w.since
+	case w.last == nil && w.agents != nil:
+		return "the hub has no agents", w.since
 	case w.last == nil:
 		return "it has not answered yet", w.since
 	case now.Sub(w.changed) > topStale:
@@ -233,7 +253,7 @@ func (t *top) loop(ctx context.Context, heard <-chan answer, keys <-chan byte) e
 			}
 			return t.verdict()
 		case x := <-heard:
-			x.of.take(x)
+			t.take(x)
 			show = !t.drawn && !atEnd && t.ready()
 		case <-redraw.C:
 			show = t.tty || t.drawn || !atEnd && t.ready()
@@ -261,20 +281,21 @@ func (t *top) loop(ctx context.Context, heard <-chan answer, keys <-chan byte) e
 // ready says whether there is as much to show of each agent as there will be soon: on a terminal what it has, else watts.
 func (t *top) ready() bool {
 	now := time.Now()
-	return !slices.ContainsFunc(t.agents, func(w *watched) bool {
+	return !slices.ContainsFunc(t.all(), func(w *watched) bool {
 		why, _ := w.trouble(now)
-		waits := w.err == nil && w.last == nil && now.Sub(w.since) < answerWithin+time.Second
+		waits := w.err == nil && w.last == nil && w.agents == nil && now.Sub(w.since) < answerWithin+time.Second
 		return waits || why == "" && !t.tty && len(w.history) < 2
 	})
 }
 
 // verdict is an error if no agent answered.
 func (t *top) verdict() error {
-	if slices.ContainsFunc(t.agents, func(w *watched) bool { return w.last != nil }) {
+	all := t.all()
+	if slices.ContainsFunc(all, func(w *watched) bool { return w.last != nil }) {
 		return nil
 	}
-	why, _ := t.agents[0].trouble(time.Now())
-	return fmt.Errorf("no agent answers, %s: %s", t.agents[0].name, why)
+	why, _ := all[0].trouble(time.Now())
+	return fmt.Errorf("no agent answers, %s: %s", all[0].name, why)
 }
 
 // show prints what there is.

@@ -153,8 +153,8 @@ func TestTopOnce(t *testing.T) {
 func TestTopOnceAtTheEnd(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	text, err := doTop(t.Context(), t, topAgentOf(t, "pi", nil), "--every=20ms", "--for=300ms", "--filter=^pi$|resize")
-	if took := time.Since(began); err != nil || took < 300*time.Millisecond || strings.Count(text, "NODE") != 2 {
+	text, err := doTop(t.Context(), t, topAgentOf(t, "pi", nil), "--every=20ms", "--for=1s", "--filter=^pi$|resize")
+	if took := time.Since(began); err != nil || took < time.Second || strings.Count(text, "NODE") != 2 {
 		t.Errorf("after %v: %v, %s", took, err, text)
 	}
 	if functions := cells(t, text, topFunctions); !strings.HasPrefix(functions, "pi|fn/resize|0.250 W|") || strings.Contains(functions, "gzip") {
@@ -251,9 +251,9 @@ func TestWatchedWatts(t *testing.T) {
 			w := &watched{name: "x"}
 			now := time.Now()
 			for i, v := range tc.views {
-				w.take(answer{w, &v, nil, now})
+				w.take(answer{of: w, view: &v, at: now})
 				if i+1 == tc.fails {
-					w.take(answer{w, nil, errors.New("gone"), now})
+					w.take(answer{of: w, err: errors.New("gone"), at: now})
 				}
 			}
 			c, err := parseTop(t)
@@ -285,7 +285,7 @@ func TestTopSorts(t *testing.T) {
 		views[i].Nodes = append(views[i].Nodes, busy("coral", 10).Nodes...) // stands still
 		views[i].Nodes[1].PowerUW = nil
 		views[i].Nodes[1].Attribution.Functions[0].PerInvocation = nil
-		w.take(answer{w, &views[i], nil, time.Now()})
+		w.take(answer{of: w, view: &views[i], at: time.Now()})
 	}
 	for key, want := range map[string]string{
 		"watts":  "pi coral: pi/gzip pi/resize coral/gzip coral/resize",
@@ -357,9 +357,9 @@ func TestTopTroubles(t *testing.T) {
 		switch v := busy("pi", step.view); step.view {
 		case -2:
 		case -1:
-			w.take(answer{w, nil, errors.New("no\nroute"), now})
+			w.take(answer{of: w, err: errors.New("no\nroute"), at: now})
 		default:
-			w.take(answer{w, &v, nil, now})
+			w.take(answer{of: w, view: &v, at: now})
 		}
 		why, since := w.trouble(now)
 		if strings.ReplaceAll(why, ";", "") != step.want || why != "" && !since.Equal(topStart.Add(time.Duration(step.since)*time.Second)) {

@@ -76,7 +76,7 @@ type topWorkload struct {
 // view puts together what the agents said last.
 func (t *top) view(now time.Time) topView {
 	v := topView{Format: "wattlet-top/1", Time: now.UTC(), Agents: []topAgent{}, Nodes: []topNode{}, Functions: []topFunction{}}
-	for _, w := range t.agents {
+	for _, w := range t.all() {
 		a := topAgent{Agent: w.name, Up: true}
 		if why, since := w.trouble(now); why != "" {
 			a = topAgent{Agent: w.name, Error: why, Since: new(since.UTC())}

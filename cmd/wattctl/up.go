@@ -35,7 +35,7 @@ type upCmd struct {
 	Boards string        `default:"6" placeholder:"N" help:"How many boards, or which, as coral,pynq-z1."`
 	Listen string        `default:"127.0.0.1:9779" help:"Address of the dashboard and of all the hub serves; default ${default}."`
 	Agents string        `name:"agents.listen" default:"127.0.0.1:9780" help:"Address of the first board's agent; the others take ports that are free."`
-	Data   string        `type:"path" placeholder:"DIR" help:"Keep history, key, configuration and counters here; default a directory that is removed at the end."`
+	Data   string        `type:"path" placeholder:"DIR" help:"Keep history, key, configuration and counters here; default a directory that goes at the end."`
 	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
 	Seed   uint64        `default:"1" help:"Makes the boards' loads and the sensors' noise repeatable."`
 	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
@@ -158,7 +158,7 @@ func (c upCmd) Run(a *app) (err error) {
 // hub makes the hub of the boards' agents.
 func (c upCmd) hub(dir string, boards []*board, stderr io.Writer) (*hub.Hub, error) {
 	cfg := hub.Config{
-		Dir: dir, Listen: c.Listen, ScrapeInterval: scrapeOfUp, Version: version, Web: web.Dashboard(),
+		Dir: dir, Listen: c.Listen, ScrapeInterval: scrapeOfUp, Version: version, Web: web.Dashboard(), Rules: builtinRules(),
 		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, b := range boards {

@@ -268,7 +268,7 @@ func TestUp(t *testing.T) {
 	if status := r.wait(); status != 0 || r.stderr.String() != "" {
 		t.Errorf("status %d", status)
 	}
-	if _, err := http.Get(history); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := (&http.Client{Timeout: testPatience}).Get(history); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the hub is left: %v", err)
 	}
 	measured := rows(t, r.stdout.String(), "NODE  MEASURED  DRAWN  ERROR")

@@ -16,8 +16,6 @@ import (
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/util/features"
 	"github.com/prometheus/prometheus/util/notifications"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
@@ -31,27 +29,36 @@ const (
 	lookback      = 5 * time.Minute
 )
 
-// newAPI returns Prometheus's HTTP API, without its prefix /api/v1. What a hub has not, rules and receivers, is empty or off.
-func (h *Hub) newAPI(reg *prometheus.Registry) http.Handler {
-	log := slog.New(quiet{h.log.Handler()})
-	p := parser.NewParser(parser.Options{})
-	engine := promql.NewEngine(promql.EngineOpts{
-		Logger: log, Reg: reg, MaxSamples: querySamples, Timeout: queryTimeout, ActiveQueryTracker: make(slots, queriesAtOnce),
-		LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true, Parser: p,
+// newEngine returns what answers queries. People and rules each have one: the former must not keep the latter waiting.
+func (h *Hub) newEngine(reg prometheus.Registerer) *promql.Engine {
+	return promql.NewEngine(promql.EngineOpts{
+		Logger: slog.New(quiet{h.log.Handler()}), Reg: reg, MaxSamples: querySamples, Timeout: queryTimeout,
+		ActiveQueryTracker: make(slots, queriesAtOnce), LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true,
+		Parser:                   h.ruleFiles.parser,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return h.cfg.ScrapeInterval.Milliseconds() },
 	})
+}
+
+// newAPI returns Prometheus's HTTP API, without its prefix /api/v1. What a hub has not, as OTLP, is off.
+func (h *Hub) newAPI(reg *prometheus.Registry) http.Handler {
+	log := slog.New(quiet{h.log.Handler()})
 	api := v1.NewAPI(
-		engine, h.store, nil, h.store,
+		h.newEngine(reg), h.store, nil, h.store,
 		func(context.Context) v1.ScrapePoolsRetriever { return h.scraper },
 		func(context.Context) v1.TargetRetriever { return h.scraper },
-		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
+		func(context.Context) v1.AlertmanagerRetriever {
+			if h.alerts == nil {
+				return nobody{}
+			}
+			return h.alerts
+		},
 		func() config.Config { return *h.prom }, // which nobody changes
 		map[string]string{},
 		v1.GlobalURLOptions{ListenAddress: h.Addr().String(), Host: h.Addr().String(), Scheme: h.base().Scheme},
 		func(f http.HandlerFunc) http.HandlerFunc { return f }, // the storage is open before the listener is served
 		h.store, h.cfg.Dir, false, false, 0,
 		log,
-		func(context.Context) v1.RulesRetriever { return nothing{} },
+		func(context.Context) v1.RulesRetriever { return h.rules },
 		50_000_000, queriesAtOnce, 1<<20, // remote read: samples, at once, bytes of a frame
 		false,
 		regexp.MustCompile("^$"), // no page of another origin may read
@@ -60,16 +67,19 @@ func (h *Hub) newAPI(reg *prometheus.Registry) http.Handler {
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
 		reg, reg, nil,
-		false, nil, // remote write
+		false, nil, // remote write: newReceiver is that
 		false, false, false, // OTLP
 		lookback, false, false, nil,
 		features.NewRegistry(),
 		v1.OpenAPIOptions{ExternalURL: h.base().String(), Version: h.cfg.Version},
-		p, false, queryTimeout,
+		h.ruleFiles.parser, false, queryTimeout,
 	)
 	router := route.New()
 	api.Register(router)
-	return router
+	mux := http.NewServeMux()
+	mux.Handle("/", router)
+	mux.Handle("POST /write", h.receiver)
+	return mux
 }
 
 func (h *Hub) runtimeInfo() (v1.RuntimeInfo, error) {
@@ -86,13 +96,11 @@ func (h *Hub) runtimeInfo() (v1.RuntimeInfo, error) {
 	return info, err
 }
 
-// nothing are the rules and alerts of a hub: those belong to the site's Prometheus.
-type nothing struct{}
+// nobody are the Alertmanagers of a hub that knows none.
+type nobody struct{}
 
-func (nothing) Alertmanagers() []*url.URL            { return nil }
-func (nothing) DroppedAlertmanagers() []*url.URL     { return nil }
-func (nothing) RuleGroups() []*rules.Group           { return nil }
-func (nothing) AlertingRules() []*rules.AlertingRule { return nil }
+func (nobody) Alertmanagers() []*url.URL        { return nil }
+func (nobody) DroppedAlertmanagers() []*url.URL { return nil }
 
 // slots bounds how many queries run at once.
 type slots chan struct{}

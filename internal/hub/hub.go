@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,9 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
+	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/scrape"
+	"github.com/prometheus/prometheus/storage"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
@@ -39,7 +42,9 @@ type Config struct {
 	// TargetsFile lists more agents in the format of Prometheus's file_sd_configs, YAML or JSON. It is read anew each
 	// ScrapeInterval; while it cannot be read or is wrong, the agents it listed last are kept.
 	TargetsFile string
-	// Client is how the agents of TargetsFile are reached, and those of Targets that do not say.
+	// Discover finds more agents.
+	Discover []Discoverer
+	// Client is how the agents of TargetsFile are reached, those that Discover finds, and those of Targets that do not say.
 	Client Client
 	// ScrapeInterval is the time between two samples of a series; default 5 s.
 	ScrapeInterval time.Duration
@@ -47,6 +52,21 @@ type Config struct {
 	// zero of one that the other alone decides. The last two to three hours are in no block and always kept.
 	Retention     time.Duration
 	RetentionSize int64
+	// Rules are evaluated every RuleInterval, default 15 s, where their group says nothing else; results are stored as samples.
+	Rules        []RuleFile
+	RuleInterval time.Duration
+	// Alertmanagers get the alerts, as http://10.0.0.2:9093.
+	Alertmanagers []string
+	// ExternalLabels are added to what goes to other stores and to Alertmanagers, as cluster=munich.
+	ExternalLabels map[string]string
+	// RemoteWrite gets all samples too, and so do the receivers of RemoteWriteFile, which is a list as Prometheus's remote_write
+	// section; its relative paths are from its own directory.
+	RemoteWrite     []RemoteWrite
+	RemoteWriteFile string
+	// OTLP is a collector that gets the newest values, or nothing.
+	OTLP OTLP
+	// Receive takes samples that others push, at /api/v1/write.
+	Receive bool
 	// Version is the hub's own, for /api/v1/status/buildinfo.
 	Version string
 	Logger  *slog.Logger
@@ -66,12 +86,22 @@ type Hub struct {
 	log      *slog.Logger
 	listener net.Listener
 	store    *store
+	remote   *remoteWriter   // nil if nobody else gets samples
+	samples  storage.Storage // store and remote; what is written goes here
 	scraper  *scrape.Manager
 	prom     *config.Config
+	alerts   *alerting // nil if nobody gets alerts
+	otlp     *otlpExporter
+	receiver http.Handler
 	targets  *targets
 	live     *live
 	handler  http.Handler
 	started  time.Time
+
+	ruleFiles *ruleFiles
+	rules     *rules.Manager
+	endRules  context.CancelFunc // ends an evaluation that is under way
+	managers  map[string][]*targetgroup.Group
 }
 
 // New opens the storage and binds the listener. Who does not call Run calls Close. Errors are of type *ConfigError where
@@ -79,6 +109,7 @@ type Hub struct {
 func New(cfg Config) (_ *Hub, err error) {
 	cfg.Listen = cmp.Or(cfg.Listen, "127.0.0.1:9779")
 	cfg.ScrapeInterval = cmp.Or(cfg.ScrapeInterval, 5*time.Second)
+	cfg.RuleInterval = cmp.Or(cfg.RuleInterval, 15*time.Second)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.Retention == 0 && cfg.RetentionSize == 0 {
 		cfg.Retention = 15 * 24 * time.Hour
@@ -99,13 +130,32 @@ func New(cfg Config) (_ *Hub, err error) {
 			err = errors.Join(err, h.Close())
 		}
 	}()
+	h.samples = h.store
+	if len(h.prom.RemoteWriteConfigs) > 0 {
+		if h.remote, err = newRemoteWriter(cfg, reg, scraperOf{h}); err != nil {
+			return nil, err
+		}
+		h.samples = storage.NewFanout(slog.New(slog.DiscardHandler), h.store, h.remote)
+		h.store.SetWriteNotified(h.remote)
+	}
 	// The scraper's own words are about each scrape; /api/v1/targets tells the same.
 	h.scraper, err = scrape.NewManager(&scrape.Options{
 		DiscoveryReloadOnStartup: true, DiscoveryReloadInterval: model.Duration(min(time.Second, cfg.ScrapeInterval)),
-	}, slog.New(slog.DiscardHandler), nil, nil, h.store, reg)
+		AppendMetadata: slices.ContainsFunc(h.prom.RemoteWriteConfigs, isProtocol2),
+	}, slog.New(slog.DiscardHandler), nil, nil, h.samples, reg)
 	if err != nil {
 		return nil, fmt.Errorf("scraper: %w", err)
 	}
+	if h.alerts, err = newAlerting(cfg, h.prom, h.managers, reg); err != nil {
+		return nil, err
+	}
+	if h.receiver, err = h.newReceiver(reg); err != nil {
+		return nil, fmt.Errorf("receiver of samples: %w", err)
+	}
+	if err := h.otlp.register(reg); err != nil {
+		return nil, fmt.Errorf("OTLP: %w", err)
+	}
+	h.rules, h.endRules = h.newRules(reg)
 	h.live = newLive(h.targets.list)
 	h.handler = h.newHandler(reg)
 	return h, nil
@@ -128,7 +178,22 @@ func (h *Hub) configure() (err error) {
 	if h.targets, err = newTargets(h.cfg); err != nil {
 		return err
 	}
-	h.prom, err = scrapeConfig(h.cfg, h.targets.jobs)
+	if h.ruleFiles, err = parseRules(h.cfg.Rules); err != nil {
+		return err
+	}
+	if h.prom, err = scrapeConfig(h.cfg, h.targets.jobs); err != nil {
+		return err
+	}
+	if h.prom.GlobalConfig.ExternalLabels, err = externalLabels(h.cfg.ExternalLabels); err != nil {
+		return err
+	}
+	if h.prom.RemoteWriteConfigs, err = remoteConfigs(h.cfg); err != nil {
+		return err
+	}
+	if h.otlp, err = newOTLP(h.cfg); err != nil {
+		return err
+	}
+	h.prom.AlertingConfig.AlertmanagerConfigs, h.managers, err = alertmanagers(h.cfg)
 	return err
 }
 
@@ -141,6 +206,12 @@ func (h *Hub) Close() error {
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
+	if h.endRules != nil {
+		h.endRules()
+	}
+	if h.remote != nil {
+		err = errors.Join(err, h.remote.Close())
+	}
 	return errors.Join(err, h.store.close())
 }
 
@@ -150,10 +221,34 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 		h.targets.disconnect()
 		err = errors.Join(err, h.Close())
 	}()
+	if h.remote != nil {
+		// Before anything is written: the queues begin with what is written from now on.
+		if err := h.remote.ApplyConfig(h.prom); err != nil {
+			return fmt.Errorf("remote write: %w", err)
+		}
+	}
 	if err := h.scraper.ApplyConfig(h.prom); err != nil {
 		return fmt.Errorf("scraper: %w", err)
 	}
+	health := &ruleHealth{log: h.log, bad: map[string]bool{}}
+	err = h.rules.Update(h.cfg.RuleInterval, h.ruleFiles.names, h.prom.GlobalConfig.ExternalLabels, h.base().String(), health.evaluate)
+	if err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { h.rules.Run(); return nil })
+	g.Go(func() error {
+		<-ctx.Done()
+		h.endRules()
+		h.rules.Stop()
+		return nil
+	})
+	if h.remote != nil {
+		g.Go(func() error { return h.remote.run(ctx) })
+	}
+	if h.alerts != nil {
+		g.Go(func() error { return h.alerts.run(ctx) })
+	}
 	sets := make(chan map[string][]*targetgroup.Group)
 	g.Go(func() error { return h.scraper.Run(sets) })
 	g.Go(func() error {
@@ -162,8 +257,12 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 		sets <- nil // else a set the scraper has not got round to could start it again after Stop
 		return nil
 	})
+	for i := range h.cfg.Discover {
+		g.Go(func() error { h.discover(ctx, i); return nil })
+	}
 	g.Go(func() error { return h.live.run(ctx) })
 	g.Go(func() error { return h.store.watch(ctx) })
+	g.Go(func() error { return h.otlp.run(ctx, h.store) })
 	// Requests end with ctx: the live stream would not by itself.
 	server := &http.Server{
 		Handler: h.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
@@ -208,6 +307,9 @@ func (h *Hub) follow(ctx context.Context, sets chan<- map[string][]*targetgroup.
 		}
 		select {
 		case <-tick.C:
+		case <-h.targets.changed:
+			send = true
+			continue
 		case <-ctx.Done():
 			return
 		}

@@ -17,6 +17,7 @@ func (h *Hub) newHandler(reg *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", h.newAPI(reg)))
 	mux.Handle("GET /api/v1/live", h.live)
+	newPlacement(h.store).register(mux)
 	mux.Handle("/api/", http.NotFoundHandler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }

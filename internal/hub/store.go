@@ -14,9 +14,12 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/fileutil"
+	"github.com/prometheus/prometheus/util/compression"
 )
 
 // store is the samples on disk.
@@ -48,9 +51,15 @@ func openStore(cfg Config, reg prometheus.Registerer) (_ *store, err error) {
 	o.NoLockfile = true
 	// A hub is also for a board: the defaults are for millions of series.
 	o.WALSegmentSize = 16 << 20
+	o.WALCompression = compression.Snappy
 	o.StripeSize = 1 << 10
 	o.HeadChunksWriteBufferSize = 64 << 10
 	o.EnableExemplarStorage, o.MaxExemplars = true, 10_000
+	// Remote write 2.0 takes type and help of a metric from the write-ahead log.
+	o.EnableMetadataWALRecords = true
+	if cfg.Receive {
+		o.OutOfOrderTimeWindow = receiveLate.Milliseconds()
+	}
 	o.RetentionDuration, o.MaxBytes = cfg.Retention.Milliseconds(), cfg.RetentionSize
 	// As Prometheus has it: a block goes as a whole, so it spans no more than a tenth of what is kept.
 	o.MaxBlockDuration = (31 * 24 * time.Hour).Milliseconds()
@@ -115,6 +124,15 @@ type appender struct {
 	storage.AppenderV2
 
 	store *store
+}
+
+// AppendExemplars implements storage.ExemplarAppenderV2, which receiving needs.
+func (a *appender) AppendExemplars(ref storage.SeriesRef, ls labels.Labels, all []exemplar.Exemplar) (storage.SeriesRef, error) {
+	to, ok := a.AppenderV2.(storage.ExemplarAppenderV2)
+	if !ok {
+		return 0, fmt.Errorf("%T takes no exemplars", a.AppenderV2)
+	}
+	return to.AppendExemplars(ref, ls, all)
 }
 
 func (a *appender) Commit() error {

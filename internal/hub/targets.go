@@ -68,14 +68,18 @@ type targets struct {
 	file  string
 	jobs  []job // the first is for those of the file
 
-	mu   sync.Mutex
-	text []byte   // the file's, as it was used last
-	all  []target // fixed and the file's
+	changed chan struct{} // a Discoverer has found others
+
+	mu         sync.Mutex
+	text       []byte     // the file's, as it was used last
+	listed     []target   // in the file
+	discovered [][]target // by Discoverer
+	all        []target   // fixed, listed and discovered
 }
 
 // newTargets checks the agents that are named in cfg and reads its file.
 func newTargets(cfg Config) (*targets, error) {
-	t := &targets{file: cfg.TargetsFile}
+	t := &targets{file: cfg.TargetsFile, changed: make(chan struct{}, 1), discovered: make([][]target, len(cfg.Discover))}
 	if _, err := t.job(cfg.Client); err != nil {
 		return nil, err
 	}
@@ -201,7 +205,7 @@ func (t *targets) reload() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("targets file %s: %w", t.file, err)
 	}
-	all := slices.Clone(t.fixed)
+	var all []target
 	for _, c := range listed {
 		one, err := t.check(c, 0)
 		if err != nil {
@@ -209,10 +213,11 @@ func (t *targets) reload() (changed bool, err error) {
 		}
 		all = append(all, one)
 	}
-	if err := unique(all); err != nil {
+	if err := unique(slices.Concat(t.fixed, all)); err != nil {
 		return false, fmt.Errorf("targets file %s: %w", t.file, err)
 	}
-	t.text, t.all = append([]byte{}, text...), all
+	t.text, t.listed = append([]byte{}, text...), all
+	t.merge()
 	return true, nil
 }
 
