@@ -13,30 +13,41 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/model"
 )
 
 const (
-	benchAgents   = 100
-	benchSeries   = 300
-	benchInterval = 5 * time.Second
+	benchAgents = 100
+	benchSeries = 300
 )
 
-// BenchmarkHub lets a hub and Debian's Prometheus, each a process of its own, scrape the same hundred agents of 300 series every five
-// seconds, for a minute or WATTLET_BENCH_FOR, and prints what that costs. docs/hub.md has its table.
-func BenchmarkHub(b *testing.B) {
-	long := time.Minute
-	if text := os.Getenv("WATTLET_BENCH_FOR"); text != "" {
-		var err error
-		if long, err = time.ParseDuration(text); err != nil {
-			b.Fatal(err)
-		}
+// benchTime is a time that the environment may change.
+func benchTime(b *testing.B, name string, otherwise time.Duration) time.Duration {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
 	}
-	fleet := httptest.NewServer(http.HandlerFunc(scrapeOfAgent))
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return d
+}
+
+// BenchmarkHub lets a hub and Debian's Prometheus, each a process of its own, scrape the same hundred agents of 300 series every five
+// seconds or WATTLET_BENCH_EVERY, for a minute or WATTLET_BENCH_FOR, and prints what that costs. docs/hub.md has its table.
+// WATTLET_BENCH_ONLY names one of them: the shorter the interval, the more they are in each other's way.
+func BenchmarkHub(b *testing.B) {
+	long, every := benchTime(b, "WATTLET_BENCH_FOR", time.Minute), benchTime(b, "WATTLET_BENCH_EVERY", 5*time.Second)
+	fleet := httptest.NewServer(newFleet())
 	b.Cleanup(fleet.Close)
 	dir := b.TempDir()
 	var targets, static bytes.Buffer
@@ -44,8 +55,8 @@ func BenchmarkHub(b *testing.B) {
 	for i := range benchAgents {
 		fmt.Fprintf(&targets, "- targets: [%q]\n  labels: {instance: board-%d, __metrics_path__: /%d/metrics}\n", host, i, i)
 	}
-	fmt.Fprintf(&static, "global: {scrape_interval: 5s}\nscrape_configs:\n- job_name: wattlet\n  honor_labels: true\n  file_sd_configs: [{files: [%q]}]\n",
-		filepath.Join(dir, "targets.yaml"))
+	fmt.Fprintf(&static, "global: {scrape_interval: %s}\nscrape_configs:\n- job_name: wattlet\n  honor_labels: true\n  file_sd_configs: [{files: [%q]}]\n",
+		model.Duration(every), filepath.Join(dir, "targets.yaml"))
 	for name, text := range map[string][]byte{"targets.yaml": targets.Bytes(), "prometheus.yaml": static.Bytes()} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			b.Fatal(err)
@@ -59,15 +70,18 @@ func BenchmarkHub(b *testing.B) {
 	}
 	programs := []*measured{
 		{name: "wattctl hub", args: []string{
-			wattctl, "hub", "--scrape.interval=5s", "--targets.file=" + filepath.Join(dir, "targets.yaml"), "--data=" + filepath.Join(dir, "hub"), "--listen=",
+			wattctl, "hub", "--scrape.interval=" + every.String(), "--targets.file=" + filepath.Join(dir, "targets.yaml"), "--data=" + filepath.Join(dir, "hub"), "--listen=",
 		}},
 		{name: "wattctl hub, no rules", args: []string{
-			wattctl, "hub", "--no-builtin-rules", "--scrape.interval=5s", "--targets.file=" + filepath.Join(dir, "targets.yaml"),
+			wattctl, "hub", "--no-builtin-rules", "--scrape.interval=" + every.String(), "--targets.file=" + filepath.Join(dir, "targets.yaml"),
 			"--data=" + filepath.Join(dir, "plain"), "--listen=",
 		}},
 		{name: "prometheus", args: []string{
 			"prometheus", "--config.file=" + filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path=" + filepath.Join(dir, "prometheus"), "--web.listen-address=",
 		}},
+	}
+	if only := os.Getenv("WATTLET_BENCH_ONLY"); only != "" {
+		programs = slices.DeleteFunc(programs, func(p *measured) bool { return p.name != only })
 	}
 	for _, p := range programs {
 		p.start(b)
@@ -80,31 +94,51 @@ func BenchmarkHub(b *testing.B) {
 		<-timer.C
 		timer.Reset(long)
 	}
-	fmt.Printf("\n%d agents of %d series every %v for %v: %s/%s, %d cores\n%-24s%12s%12s%12s%14s%16s\n", benchAgents, benchSeries, benchInterval, long,
+	fmt.Printf("\n%d agents of %d series every %v for %v: %s/%s, %d cores\n%-24s%12s%12s%12s%14s%16s\n", benchAgents, benchSeries, every, long,
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), "", "RSS", "of it anon", "CPU", "samples", "CPU per million")
 	for _, p := range programs {
 		p.report()
 	}
 }
 
-// scrapeOfAgent is what an agent exposes: counters that grow and gauges that wander.
-func scrapeOfAgent(w http.ResponseWriter, r *http.Request) {
-	node, _, _ := strings.Cut(r.URL.Path[1:], "/")
-	count := float64(asked.Add(1))
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	var b bytes.Buffer
-	b.WriteString("# TYPE wattlet_function_energy_joules_total counter\n")
-	for i := range benchSeries / 2 {
-		fmt.Fprintf(&b, "wattlet_function_energy_joules_total{node=%q,namespace=\"openfaas-fn\",function=\"f%d\"} %.6f\n", node, i, count*(1+float64(i)/7))
-	}
-	b.WriteString("# TYPE wattlet_function_watts_per_core gauge\n")
-	for i := range benchSeries - benchSeries/2 {
-		fmt.Fprintf(&b, "wattlet_function_watts_per_core{node=%q,namespace=\"openfaas-fn\",function=\"f%d\"} %.6f\n", node, i, 1+0.1*math.Sin(count*float64(i)))
-	}
-	_, _ = w.Write(b.Bytes())
+// fleet has the pages of agents, made beforehand: the machine is to be busy with those that read them.
+type fleet struct {
+	pages [benchAgents][8][]byte
+	asked atomic.Int64
 }
 
-var asked atomic.Int64 //nolint:gochecknoglobals // of a server of functions
+// newFleet makes the pages: counters that grow, and begin again after eight, and gauges that wander.
+func newFleet() *fleet {
+	f := new(fleet)
+	for i := range f.pages {
+		for j := range f.pages[i] {
+			var b bytes.Buffer
+			b.WriteString("# TYPE wattlet_function_energy_joules_total counter\n")
+			for k := range benchSeries / 2 {
+				fmt.Fprintf(&b, "wattlet_function_energy_joules_total{node=\"%d\",namespace=\"openfaas-fn\",function=\"f%d\"} %.6f\n",
+					i, k, float64(j)*(1+float64(k)/7))
+			}
+			b.WriteString("# TYPE wattlet_function_watts_per_core gauge\n")
+			for k := range benchSeries - benchSeries/2 {
+				fmt.Fprintf(&b, "wattlet_function_watts_per_core{node=\"%d\",namespace=\"openfaas-fn\",function=\"f%d\"} %.6f\n",
+					i, k, 1+0.1*math.Sin(float64(j*k)))
+			}
+			f.pages[i][j] = b.Bytes()
+		}
+	}
+	return f
+}
+
+func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	node, _, _ := strings.Cut(r.URL.Path[1:], "/")
+	i, err := strconv.Atoi(node)
+	if err != nil || i < 0 || i >= benchAgents {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	_, _ = w.Write(f.pages[i][f.asked.Add(1)/benchAgents%8]) // the reader went away
+}
 
 // measured is a process that scrapes.
 type measured struct {
@@ -215,6 +249,6 @@ func (m *measured) report() {
 		return v / 1024
 	}
 	cpu, samples := m.used()-m.cpu, m.samples()-m.had
-	fmt.Printf("%-24s%8.1f MiB%8.1f MiB%10.2f %%%14.0f%14.2f s\n", m.name, memory("VmRSS"), memory("RssAnon"),
-		100*cpu/time.Since(m.since).Seconds(), samples, cpu/samples*1e6)
+	took := time.Since(m.since).Seconds()
+	fmt.Printf("%-24s%8.1f MiB%8.1f MiB%10.2f %%%12.0f/s%14.2f s\n", m.name, memory("VmRSS"), memory("RssAnon"), 100*cpu/took, samples/took, cpu/samples*1e6)
 }

@@ -38,6 +38,7 @@ type upCmd struct {
 	Data   string        `type:"path" placeholder:"DIR" help:"Keep history, key, configuration and counters here; default a directory that goes at the end."`
 	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
 	Seed   uint64        `default:"1" help:"Makes the boards' loads and the sensors' noise repeatable."`
+	Meter  string        `enum:"go" default:"go" help:"Which meter: go, the simulator; default ${default}."`
 	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
 }
 
@@ -174,7 +175,7 @@ func (c upCmd) hub(dir string, boards []*board, stderr io.Writer) (*hub.Hub, err
 // dashboardAt says where the dashboard is, or how to have one.
 func dashboardAt(address string) string {
 	if _, err := fs.Stat(web.Dashboard(), "index.html"); err != nil {
-		return "hub at " + address + ", built without its dashboard (make web makes it, with Node and npm)"
+		return "hub at " + address + ", built without its dashboard (make web)"
 	}
 	return "dashboard at " + address
 }

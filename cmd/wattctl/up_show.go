@@ -27,8 +27,9 @@ type display struct {
 	hub     string // its URL
 	tty     bool
 	drawn   bool
-	// first and last are the instants that summary compares.
+	// first and last are the instants that summary compares; why says why there was none at the last look.
 	first, last []instant
+	why         error
 }
 
 // instant is what an agent said at some time, with the truth of the time up to which its accounts were.
@@ -54,6 +55,7 @@ func (d *display) run(ctx context.Context, interrupt <-chan struct{}, long time.
 	var end, enough <-chan time.Time
 	for heard := time.Now(); ; {
 		now, err := d.fetch(ctx)
+		d.why = err
 		switch {
 		case err == nil:
 			heard, d.last = time.Now(), now
@@ -309,6 +311,9 @@ func (d *display) summary() error {
 		compared = compared && d.first[i].SourceAtUs != d.last[i].SourceAtUs
 	}
 	if !compared {
+		if d.why != nil {
+			return fmt.Errorf("ended before the agents had two readings to compare: %w", d.why)
+		}
 		return errors.New("ended before the agents had two readings to compare")
 	}
 	long := d.last[0].Time.Sub(d.first[0].Time).Round(time.Second / 10)
