@@ -115,6 +115,9 @@ var rooms = map[string]room{
 		may: []string{"internal/accounting", "internal/attribution", "internal/energy", "internal/workload"},
 		why: "it reads snapshots, so that a scrape can neither touch a source nor change a number",
 	},
+	"internal/push": {
+		why: "it sends whatever a gatherer has, so that what is pushed is what is scraped",
+	},
 	"cmd/wattlet": {
 		may: []string{"internal/..."},
 		why: "commands wire rooms together; what two of them share is a room",

@@ -24,7 +24,7 @@ import (
 const (
 	// showEvery is the time between two updates of a board's files. An agent that reads them is wrong about when CPU time was
 	// used by half of it on average.
-	showEvery = 20 * time.Millisecond
+	showEvery = 10 * time.Millisecond
 	// truthEvery is the time between two records of a board's truth, truthKept how far back they reach: farther than the
 	// accounts of an agent are ever behind.
 	truthEvery = 200 * time.Millisecond

@@ -11,6 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/wattlet/wattlet/internal/push"
 )
 
 // defaultConfig is read if neither a file nor a meter is given.
@@ -44,6 +49,8 @@ type options struct {
 
 	metricsLegacy bool
 	legacyListen  string
+
+	push push.Config // without URL nothing is pushed
 
 	once        bool
 	onceTimeout time.Duration
@@ -102,6 +109,15 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.StringVar(&o.functionsFile, "functions.file", "", "`FILE` that says which workloads serve which function; read again when it changes")
 	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
 	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
+	fs.StringVar(&o.push.URL, "push.url", "", "send all metrics to this remote write `URL`, as http://hub:9779/api/v1/write")
+	fs.DurationVar(&o.push.Interval, "push.interval", 15*time.Second, "time between two samples that are pushed, from 1s to 2m")
+	fs.StringVar(&o.push.Protocol, "push.protocol", "1.0", "`VERSION` of remote write, 1.0 or 2.0")
+	fs.BoolVar(&o.push.NativeHistograms, "push.native-histograms", false, "send native histograms with 1.0 too")
+	fs.IntVar(&o.push.Buffer, "push.buffer", 4<<20, "`BYTES` that wait in memory while the receiver is away")
+	fs.StringVar(&o.push.User, "push.user", "", "`USER` for basic auth at the receiver")
+	fs.StringVar(&o.push.PasswordFile, "push.password-file", "", "`FILE` with its password; read again when it changes")
+	fs.StringVar(&o.push.CA, "push.ca", "", "`FILE` with the certificates to trust instead of the system's")
+	fs.Func("push.label", "`NAME=VALUE` for all series that are pushed, as cluster=munich; may be repeated", o.pushLabel)
 	fs.BoolVar(&o.once, "once", false, "print one reading of each node and leave")
 	fs.DurationVar(&o.onceTimeout, "once.timeout", 30*time.Second, "longest wait of --once")
 	fs.BoolVar(&o.json, "json", false, "print JSON with --once")
@@ -141,6 +157,14 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		return nil, usagef("--activity.interval=%v: it must be at least 100ms", o.activityInterval)
 	case o.stateInterval < time.Second:
 		return nil, usagef("--state.interval=%v: it must be at least 1s", o.stateInterval)
+	}
+	fs.Visit(func(f *flag.Flag) {
+		if strings.HasPrefix(f.Name, "push.") && o.push.URL == "" {
+			err = usagef("--%s needs --push.url", f.Name)
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	if o.nodes = nodes; len(nodes) == 0 {
 		self := env("NODE_NAME")
@@ -186,6 +210,19 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		return nil, usagef("--metrics.legacy and --legacy.listen-address serve one node, but here are %d", len(o.sources))
 	}
 	return o, nil
+}
+
+// pushLabel takes one --push.label.
+func (o *options) pushLabel(s string) error {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" || !utf8.ValidString(value) {
+		return errors.New("it must be as cluster=munich")
+	}
+	if o.push.Labels == nil {
+		o.push.Labels = map[string]string{}
+	}
+	o.push.Labels[name] = value
+	return nil
 }
 
 func logHandler(w io.Writer, level, form string) (slog.Handler, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/sync/errgroup"
 
@@ -26,6 +30,7 @@ import (
 	"github.com/wattlet/wattlet/internal/exporter"
 	"github.com/wattlet/wattlet/internal/hostclock"
 	"github.com/wattlet/wattlet/internal/legacymeter"
+	"github.com/wattlet/wattlet/internal/push"
 )
 
 // version is set by the linker.
@@ -49,6 +54,9 @@ func main() {
 // oneLine is an error's text without the line breaks that libraries put into theirs.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
+// memoryLimit is what the runtime may use, in bytes, before it collects with all its might.
+const memoryLimit = 12 << 20
+
 // smallFootprint suits the runtime to a small board, unless the environment says otherwise. The live heap is about 2 MB, so
 // that collecting more often costs little and the limit is a bound that is never near; one processor is enough for ten
 // thousands of reports a second and has one set of caches and stacks.
@@ -60,7 +68,7 @@ func smallFootprint() {
 		debug.SetGCPercent(25)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(12 << 20)
+		debug.SetMemoryLimit(memoryLimit)
 	}
 }
 
@@ -86,7 +94,8 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 // agent is the whole program as a value:
 //
 //	meters ─────Run──► ledger ──Snapshot──► handler ──► listeners
-//	cgroups ───Read────► │ │ └───────Last───► responder (earlier exporter)
+//	cgroups ───Read────► │ │ │        └─────► pusher ───► a hub or another receiver
+//	                     │ │ └───────Last───► responder (earlier exporter)
 //	watchdogs ─Run──────►│ store
 //	functions' file ────►┘
 //
@@ -101,6 +110,7 @@ type agent struct {
 	attribution *attribution
 	unsplit     error // why there is none
 	server      *http.Server
+	pusher      *push.Pusher // nil if nothing is pushed
 	closers     []io.Closer
 }
 
@@ -163,8 +173,46 @@ func newAgent(o *options) (_ *agent, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.push.URL != "" {
+		if handler, err = a.openPush(handler); err != nil {
+			return nil, err
+		}
+	}
 	a.server = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	return a, nil
+}
+
+// openPush makes what pushes all that /metrics has, and returns a handler that shows there how that goes.
+func (a *agent) openPush(handler http.Handler) (http.Handler, error) {
+	self, reg := a.o.nodes[0], prometheus.NewRegistry()
+	cfg := a.o.push
+	cfg.Labels = map[string]string{"job": "wattlet", "instance": self}
+	maps.Copy(cfg.Labels, a.o.push.Labels)
+	cfg.Gatherer, cfg.UserAgent, cfg.Logger = reg, "wattlet/"+buildVersion(), a.o.log
+	var err error
+	if a.pusher, err = push.New(cfg); err != nil {
+		return nil, usagef("push: %w", err)
+	}
+	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "wattlet_build_info", Help: "1; what runs.",
+		ConstLabels: prometheus.Labels{"node": self, "version": buildVersion(), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	err = errors.Join(reg.Register(exporter.NewCollector(a.ledger.Snapshot, self)), reg.Register(build), reg.Register(process),
+		prometheus.WrapRegistererWith(prometheus.Labels{"node": self}, reg).Register(a.pusher))
+	if a.o.metricsLegacy {
+		err = errors.Join(err, reg.Register(exporter.NewLegacyCollector(a.ledger.Snapshot)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit + int64(cfg.Buffer)) // or a full buffer would have the collector run without end
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true}))
+	mux.Handle("/", handler)
+	return mux, nil
 }
 
 // listen binds everything that others connect to.
@@ -223,6 +271,9 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	if a.responder != nil {
 		g.Go(func() error { return a.responder.Run(ctx) })
+	}
+	if a.pusher != nil {
+		g.Go(func() error { return a.pusher.Run(ctx) })
 	}
 	g.Go(func() error {
 		systemd := false // the listeners are bound already

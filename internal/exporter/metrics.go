@@ -625,5 +625,6 @@ func Docs() string {
 	for _, m := range legacyMetrics() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", m.name, map[bool]string{true: "counter", false: "gauge"}[m.kind == counter], m.help)
 	}
+	b.WriteString("\nWith `--push.url` also `wattlet_push_…`: [agent.md](agent.md#pushing).\n")
 	return b.String()
 }
