@@ -1,0 +1,62 @@
+// What an operator tells the meter, over the serial console or in a file: text in, checked settings out, and bytes for the flash.
+//
+// Plain C11. A line is a command as
+//
+//   name bench-1                      wifi SSID PASSPHRASE          identity wattlet
+//   channel 5 name raspberrypi        channel 5 shunt 50000         channel 5 gain -1200       channel 5 offset 8000
+//   key new | key HEX                 sntp pool.ntp.org             rate 500                   interval 100
+//   show      save      reset totals      reboot      help
+//
+// Units are those of the wire: shunt uOhm, gain ppm, offset nV, rate sweeps per second, interval ms.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "metering.h"
+
+#define SETTINGS_KEY_MAX 64
+#define SETTINGS_KEY_MIN 16
+#define SETTINGS_LINE 200 // longest line
+#define SETTINGS_CHANNELS 6
+
+struct settings {
+    char name[32], identity[32];
+    char ssid[33], passphrase[64];
+    char sntp[64];
+    uint8_t key[SETTINGS_KEY_MAX];
+    uint8_t key_length; // 0: none yet
+    uint16_t rate;      // sweeps per second
+    uint16_t interval;  // ms
+    struct {
+        char name[32];
+        struct metering_calibration calibration;
+    } channel[SETTINGS_CHANNELS];
+};
+
+// What a line asks of whoever called.
+enum settings_request {
+    SETTINGS_NOTHING, SETTINGS_CHANGED, SETTINGS_ERROR, SETTINGS_SHOW, SETTINGS_SAVE, SETTINGS_NEW_KEY, SETTINGS_RESET_TOTALS, SETTINGS_REBOOT, SETTINGS_HELP,
+};
+
+void settings_default(struct settings *s);
+// Carries out one line. On SETTINGS_ERROR, error says in one line what was wrong and what to write instead, and s is as before.
+enum settings_request settings_line(struct settings *s, const char *line, size_t length, char *error, size_t error_size);
+// All settings as lines, passphrase and key left out unless secrets is set. Returns the length, 0 if it does not fit.
+size_t settings_show(const struct settings *s, bool secrets, char *out, size_t size);
+const char *settings_help(void);
+
+// Bytes with version and checksum, for the flash. Unpacking bytes that are not whole or not right returns false and leaves s as it was.
+#define SETTINGS_PACKED 1024
+size_t settings_pack(const struct settings *s, uint8_t *out, size_t size);
+bool settings_unpack(struct settings *s, const uint8_t *in, size_t size);
+
+// Totals over all boots, kept so that a reboot or a brown-out loses at most 10 s. A record has a sequence number: of two the newer good one counts.
+struct settings_totals {
+    uint32_t sequence;
+    struct { int64_t energy_uj, charge_uc; } channel[SETTINGS_CHANNELS];
+};
+#define SETTINGS_TOTALS_PACKED 128
+size_t settings_totals_pack(const struct settings_totals *t, uint8_t *out, size_t size);
+bool settings_totals_unpack(struct settings_totals *t, const uint8_t *in, size_t size);
