@@ -99,8 +99,8 @@ dashboards: ## Write deploy/grafana anew, from tools/grafana
 	@GOWORK=off go run -C tools/grafana . $(CURDIR)/deploy/grafana
 
 .PHONY: e2e
-e2e: ## What takes long: five minutes of wattctl up against the truth
-	WATTLET_LONG=1 go test ./cmd/wattctl -run TestUpIntervals -v
+e2e: ## What takes long: a quarter of an hour of wattctl up against the truth
+	WATTLET_LONG=1 go test ./cmd/wattctl -run TestUpIntervals -v -timeout 30m
 
 .PHONY: lint
 lint: format modules wire golangci vet-arm ## Everything a change must pass, but the tests

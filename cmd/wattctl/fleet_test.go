@@ -99,13 +99,29 @@ func TestFleetIntervals(t *testing.T) {
 	}
 }
 
-// The same live: what the hub has stored after five minutes against what the boards say they truly used.
+// The same live: what the hub has stored after five minutes against what the boards say they truly used. One run has some 26 functions,
+// too few to tell 93 % from 97 %, so three with other loads are taken together.
 func TestUpIntervals(t *testing.T) {
 	if os.Getenv("WATTLET_LONG") == "" {
-		t.Skip("takes five minutes: make e2e sets WATTLET_LONG")
+		t.Skip("takes a quarter of an hour: make e2e sets WATTLET_LONG")
 	}
 	t.Parallel()
-	r := process(t, []string{"TMPDIR=" + t.TempDir()}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--for=5m")
+	within, all := 0, 0
+	for seed := range 3 {
+		w, n := upIntervals(t, seed+1)
+		t.Logf("seed %d: %d of %d within their intervals", seed+1, w, n)
+		within, all = within+w, all+n
+	}
+	if all < 60 || float64(within) < coverage*float64(all) {
+		t.Errorf("%d of %d within their intervals, want %.0f %%", within, all, 100*coverage)
+	}
+}
+
+// upIntervals runs six boards for five minutes and returns how many functions ran, and how many truths are within their intervals.
+func upIntervals(t *testing.T, seed int) (within, all int) {
+	t.Helper()
+	r := process(t, []string{"TMPDIR=" + t.TempDir()}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--for=5m",
+		fmt.Sprintf("--seed=%d", seed))
 	history := hubOf(r)
 	deadline := time.After(6 * time.Minute)
 	poll := time.NewTicker(time.Second)
@@ -124,7 +140,6 @@ func TestUpIntervals(t *testing.T) {
 			}
 		}
 	}
-	within, all := 0, 0
 	for _, c := range rows(t, r.stdout.String(), "NODE  FUNCTION  ATTRIBUTED  ± 95 %  TRUE  ERROR  J/INVOCATION  TRUE") {
 		given, half, used := figure(t, c[2]), figure(t, c[3]), figure(t, c[4])
 		// The last sample is a second old, and the table begins with the first figures.
@@ -137,14 +152,14 @@ func TestUpIntervals(t *testing.T) {
 		all++
 		if math.Abs(given-used) <= half {
 			within++
+		} else {
+			t.Logf("seed %d, %s on %s: %.3f J ± %.3f J, truly %.3f J", seed, c[1], c[0], given, half, used)
 		}
 	}
 	if want := fmt.Sprintf("The true energy is within the interval of %d of the %d functions that ran.", within, all); !strings.Contains(r.stdout.String(), want) {
 		t.Errorf("it does not say: %s", want)
 	}
-	if all < 20 || float64(within) < coverage*float64(all) {
-		t.Errorf("%d of %d within their intervals, want %.0f %%", within, all, 100*coverage)
-	}
+	return within, all
 }
 
 // sample is a series of an instant query.
