@@ -1,0 +1,2 @@
+function(firmware_xtensa_targets)
+endfunction()

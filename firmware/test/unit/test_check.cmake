@@ -1,0 +1,1 @@
+firmware_test(test_check SOURCES test_check.c RV32)
