@@ -5,7 +5,8 @@
 //
 //   energy = sum(shunt * bus * dt) * 320 / R nJ        charge = sum(shunt * dt) * 40000 / R nC
 //
-// less the offset, times the gain. Nothing is rounded but on the way out: what a division leaves is carried into the next.
+// less the offset, times the gain. Nothing is rounded but on the way out, to the nearest, halves up: what a division leaves is carried into the
+// next. So a total depends on the conversions alone, not on when it was asked for, and never falls under positive power.
 #pragma once
 
 #include <stdbool.h>
@@ -13,6 +14,7 @@
 
 #define METERING_MAX_CHANNELS 12
 #define METERING_FULL_SCALE 4095 // counts; at or beyond it the reading is a bound
+#define METERING_LONGEST_US 1000000 // that one conversion can stand for
 
 // One channel as it is wired and calibrated.
 struct metering_calibration {
@@ -29,7 +31,7 @@ struct metering_totals {
 
 // What a closed interval was like. Means are zero when nothing was measured in it, and so are the distances.
 struct metering_interval {
-    int64_t power_uw, voltage_uv, current_ua;                                        // means over measured time
+    int64_t power_uw, voltage_uv, current_ua;                                // means over measured time
     uint64_t power_drop_uw, power_rise_uw, voltage_drop_uv, voltage_rise_uv; // mean - min, max - mean
 };
 
@@ -38,14 +40,15 @@ struct metering_account {
     struct metering_calibration calibration;
     // Sums since the last carry: counts^2 us, counts us of shunt and of bus, us.
     int64_t sum_power, sum_shunt, sum_bus, sum_time;
-    // Totals in nJ and nC with the remainders of their divisions.
-    int64_t energy_nj, charge_nc, energy_rest, charge_rest;
+    // Totals: whole uJ and uC, the nJ and nC beside them, and the rests of their divisions, none of which is negative.
+    int64_t energy_uj, charge_uc;
+    int32_t energy_nj, charge_nc;
+    int64_t energy_rest, charge_rest;
     uint64_t unmeasured_us, saturated, sensor_errors;
-    // The open interval: sums as above, and extremes.
-    int64_t in_power, in_shunt, in_bus, in_time;
-    int32_t min_shunt_bus, max_shunt_bus;
+    // The open interval: what was carried in it in nJ and nC, counts us of bus, us, and extremes in nV counts and counts.
+    int64_t in_energy, in_charge, in_bus, in_time;
+    int64_t min_power, max_power;
     int16_t min_bus, max_bus;
-    bool any;
 };
 
 struct metering {
@@ -55,7 +58,7 @@ struct metering {
 
 // Starts n accounts at zero. Returns false if a calibration or n is out of range.
 bool metering_init(struct metering *m, const struct metering_calibration *calibration, int n);
-// One conversion of a channel stands for dt microseconds (at most 1 s).
+// One conversion of a channel stands for dt microseconds. What is beyond METERING_LONGEST_US is unmeasured: nobody knows what was there.
 void metering_add(struct metering *m, int channel, int16_t shunt, int16_t bus, uint32_t dt_us);
 // A conversion could not be read: dt is unmeasured, and an error is counted.
 void metering_miss(struct metering *m, int channel, uint32_t dt_us);
@@ -63,3 +66,6 @@ void metering_miss(struct metering *m, int channel, uint32_t dt_us);
 void metering_gap(struct metering *m, uint64_t dt_us);
 // Closes the open interval of a channel, tells its totals and what it was like, and opens the next.
 void metering_close(struct metering *m, int channel, struct metering_totals *totals, struct metering_interval *interval);
+// Tells what metering_close would, had one more conversion been added before, or missed if ok is false. Nothing changes.
+void metering_preview(const struct metering *m, int channel, bool ok, int16_t shunt, int16_t bus, uint32_t dt_us, struct metering_totals *totals,
+                      struct metering_interval *interval);

@@ -27,7 +27,7 @@ struct telemetry_channel {
 // The batch of an interval while it is filled: for each channel its delta-encoded counts, and the sweeps it missed.
 struct telemetry_batch {
     uint32_t sweeps;
-    size_t size; // of the encoded Batch message so far
+    size_t size; // of all deltas and missed sweeps
     struct {
         uint16_t length, missing_length;
         uint16_t counts, missing; // how many
@@ -68,11 +68,19 @@ struct telemetry_identity {
 // ---- the sampler's side
 
 void telemetry_batch_reset(struct telemetry_batch *b);
-// Says whether one more sweep surely fits a report with all its totals. counts and ok are by channel; ok false is a missed conversion.
-bool telemetry_batch_fits(const struct telemetry_batch *b, const struct telemetry_interval *next, int channels, const int16_t *counts, const bool *ok);
+// Says whether one more sweep fits: whether the report with it, and the list of past batches with this one alone, stay within
+// TELEMETRY_MAX_BODY. counts and ok are by channel of id; ok false is a missed conversion.
+//
+// next is the report as it would be if it were closed right after this sweep: all of it but its batch. metering_preview tells its channels. The
+// answer is then exact. Without it, next NULL, the answer is for all reports there can be: false means that it has to be looked at closely.
+// So whoever asks needs the preview, which costs divisions, in the last sweeps of a full report only.
+// One sweep always fits an empty batch; if the report is then too large after all, it goes without its batch.
+bool telemetry_batch_fits(const struct telemetry_batch *b, const struct telemetry_identity *id, const struct telemetry_interval *next, const int16_t *counts,
+                          const bool *ok);
+// Adds a sweep that fits.
 void telemetry_batch_add(struct telemetry_batch *b, int channels, const int16_t *counts, const bool *ok);
-// Writes the Batch message of b into interval->batch.
-void telemetry_batch_close(const struct telemetry_batch *b, const struct telemetry_identity *id, uint32_t sweep_period_us, struct telemetry_interval *interval);
+// Writes the Batch message of b into interval->batch; without sweeps there is none.
+void telemetry_batch_close(const struct telemetry_batch *b, const struct telemetry_identity *id, struct telemetry_interval *interval);
 
 // A queue of closed intervals between one writer and one reader, without locks.
 #define TELEMETRY_QUEUE 4
@@ -81,9 +89,12 @@ struct telemetry_queue {
     _Atomic uint32_t head, tail;
     _Atomic uint32_t dropped; // intervals whose batch was dropped since the reader did not keep up; their totals are in the next
 };
-// The slot to fill next, or NULL if the reader does not keep up; publish makes it the reader's.
+void telemetry_queue_init(struct telemetry_queue *q);
+// The slot to fill next, or NULL if the reader does not keep up; publish makes it the reader's. Asking has no effect: until publish it is the
+// same slot, good for a preview as well. Who gives up a batch for want of a slot calls telemetry_queue_drop.
 struct telemetry_interval *telemetry_queue_slot(struct telemetry_queue *q);
 void telemetry_queue_publish(struct telemetry_queue *q);
+void telemetry_queue_drop(struct telemetry_queue *q);
 // The oldest interval that was not taken, or NULL; done gives its slot back.
 const struct telemetry_interval *telemetry_queue_peek(struct telemetry_queue *q);
 void telemetry_queue_done(struct telemetry_queue *q);
