@@ -41,7 +41,7 @@ struct fake_ina3221 {
     uint16_t manufacturer, die; // ids it answers with
     bool absent;             // nobody acknowledges the address
     uint32_t nack;           // so many transfers to it are not acknowledged, each counts down; FAKE_FOREVER does not count
-    uint32_t nack_data;      // the same, but at the last byte: a write is lost although the address was acknowledged
+    uint32_t broken;         // the same, but they break at their last byte: a write has no effect, a read has cleared what reading clears
 
     uint16_t reg[0x12];      // 00h to 11h
     uint8_t pointer;
@@ -53,7 +53,7 @@ struct fake_ina3221 {
     int64_t filter[INA3221_CHANNELS * 2]; // outputs of the averaging filter in 1/65536 counts
     int16_t single[INA3221_CHANNELS];     // last shunt conversions, not averaged
     uint64_t cycles, conversions, resets; // done since init
-    uint64_t reads, writes, refused;      // transfers
+    uint64_t reads, writes;               // of registers, over the bus or not
 };
 
 // A chip with its supply just come: defaults in all fields, cycle starting at 0.
@@ -65,7 +65,7 @@ void fake_ina3221_power(struct fake_ina3221 *chip, bool on);
 // A register as the bus reads it, with what reading it clears; and a write. Without time or faults.
 uint16_t fake_ina3221_read(struct fake_ina3221 *chip, uint8_t reg);
 void fake_ina3221_write(struct fake_ina3221 *chip, uint8_t reg, uint16_t value);
-// The alert pins: true is asserted, which is low at the chip for critical and warning. pv is true while power is valid.
+// The alert pins, true while asserted (low, all three are open-drain; the power-valid pin is high while power is valid).
 bool fake_ina3221_critical(const struct fake_ina3221 *chip);
 bool fake_ina3221_warning(const struct fake_ina3221 *chip);
 bool fake_ina3221_power_valid(const struct fake_ina3221 *chip);

@@ -61,11 +61,12 @@ struct ina3221_flags {
     bool critical[INA3221_CHANNELS], warning[INA3221_CHANNELS];
     bool sum;         // shunt sum above its limit
     bool power_valid; // all bus voltages above the upper limit, until one falls below the lower
-    bool timing;      // TCF
+    bool timing;      // TCF: true from the reset on, false if the supplies came up in another order than that of the channels
     bool ready;       // CVRF: all enabled conversions were done since the last read of these flags, or the last write of the configuration
 };
 
-// Binds a chip and reads both of its ids (TI, 3220h), which other INA chips at the same addresses do not have.
+// Binds a chip and reads both of its ids (TI, 3220h), which other INA chips at the same addresses do not have; then what it is set to, since it
+// may have kept its supply while the processor restarted. Nothing is written.
 int ina3221_init(struct ina3221 *chip, struct ina3221_bus bus, uint8_t address);
 // Resets the chip; all its registers are as at power-on afterwards, and so is what the driver knows of them.
 int ina3221_reset(struct ina3221 *chip);
@@ -74,7 +75,7 @@ int ina3221_configure(struct ina3221 *chip, const struct ina3221_config *config)
 // Reads the configuration from the chip: one that differs from what was written has lost its supply meanwhile.
 int ina3221_read_config(struct ina3221 *chip, struct ina3221_config *config);
 
-// Reads one channel, 0 to 2, in counts, signed.
+// Reads one channel, 0 to 2, in counts, signed. A call that fails leaves *counts as it was, as all of them do with what they return or set.
 int ina3221_shunt(struct ina3221 *chip, int channel, int16_t *counts);
 int ina3221_bus_voltage(struct ina3221 *chip, int channel, int16_t *counts);
 int ina3221_shunt_sum(struct ina3221 *chip, int16_t *counts);
@@ -85,9 +86,9 @@ int ina3221_set_critical(struct ina3221 *chip, int channel, int16_t counts);
 int ina3221_set_warning(struct ina3221 *chip, int channel, int16_t counts);
 // Latching keeps alerts until they are read.
 int ina3221_set_latch(struct ina3221 *chip, bool critical, bool warning);
-// Which channels are summed, and the sum's limit in counts of 40 uV.
+// Which channels are summed, and the sum's limit in counts of 40 uV, within 15 bits.
 int ina3221_set_sum(struct ina3221 *chip, const bool channels[INA3221_CHANNELS], int16_t counts);
-// Power-valid limits in counts of 8 mV.
+// Power-valid limits in counts of 8 mV, lower not above upper. The chip compares them only while it converts bus voltages.
 int ina3221_set_power_valid(struct ina3221 *chip, int16_t upper, int16_t lower);
 
 // Typical length of a cycle in us: all enabled channels' conversions, averaging included as the chip updates once per conversion.
