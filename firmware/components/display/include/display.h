@@ -14,7 +14,7 @@ enum display_network { DISPLAY_OFFLINE, DISPLAY_CONNECTING, DISPLAY_ONLINE, DISP
 
 struct display_channel {
     uint8_t number;
-    char name[32];
+    char name[32]; // UTF-8
     bool measured;  // false: its sensor does not answer
     bool saturated; // lately
     int64_t power_uw, voltage_uv, current_ua, energy_uj;
@@ -25,7 +25,7 @@ struct display_view {
     struct display_channel channel[METERING_MAX_CHANNELS];
     enum display_network network;
     char address[46];   // of the meter, as text
-    char message[64];   // shown instead of figures while it is not empty: a key to write down, what is missing
+    char message[64];   // shown instead of figures while it is not empty: a key to write down, what is missing; \n begins a line
     bool clock_known;
     uint8_t hour, minute; // UTC
 };
