@@ -8,7 +8,8 @@
 
 struct coapserver_config {
     const char *address; // NULL for all, IPv4 and IPv6
-    uint16_t port;       // 0 for the default, 5684; on the host the port taken is coapserver_port's
+    uint16_t port;       // 0 for the default, 5684
+    bool any_port;       // port 0 takes any free one, which coapserver_port tells
     const char *identity;
     const uint8_t *key;
     uint8_t key_length;
@@ -25,6 +26,8 @@ struct coapserver_config {
     void *clock_context;
     void (*on_report)(void *context, const struct telemetry_interval *report); // for the display and the totals kept; may be NULL
     void *on_report_context;
+    void (*log)(void *context, const char *line); // changes of state, without newline; NULL for stderr
+    void *log_context;
 };
 
 struct coapserver;
