@@ -158,6 +158,7 @@ int ina3221_flags(struct ina3221 *chip, struct ina3221_flags *flags) {
     flags->power_valid = value & PVF;
     flags->timing = value & TCF;
     flags->ready = value & CVRF;
+    flags->lost = (value & (SCC | WEN | CEN)) != chip->writable_mask;
     return INA3221_OK;
 }
 

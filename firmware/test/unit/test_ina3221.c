@@ -371,6 +371,29 @@ static void flags(void) {
     CHECK(!f.ready);
 }
 
+// The settings that are read along with the flags tell that the chip forgot them: only if there were some, whatever flags are up.
+static void lost(void) {
+    struct ina3221_flags f;
+    for (int which = 0; which < 3; which++) {
+        set_up();
+        CHECK_EQ(ina3221_flags(&chip[0], &f), INA3221_OK);
+        CHECK(!f.lost);
+        CHECK_EQ(ina3221_set_latch(&chip[0], which == 0, which == 1), INA3221_OK);
+        CHECK_EQ(ina3221_set_sum(&chip[0], (const bool[]){false, false, which == 2}, 0), INA3221_OK);
+        shunt_nv[0][2] = 40000;
+        fake_i2c_advance(&wire, 2 * fake_ina3221_cycle_ns(&fake[0]));
+        CHECK_EQ(ina3221_flags(&chip[0], &f), INA3221_OK);
+        CHECK(f.ready && !f.lost);
+        fake_ina3221_power(&fake[0], false);
+        fake_ina3221_power(&fake[0], true);
+        CHECK_EQ(ina3221_flags(&chip[0], &f), INA3221_OK);
+        CHECK(f.lost);
+        CHECK_EQ(ina3221_reset(&chip[0]), INA3221_OK);
+        CHECK_EQ(ina3221_flags(&chip[0], &f), INA3221_OK);
+        CHECK(!f.lost); // one that the driver knows of
+    }
+}
+
 // Alerts end to end, for each channel; latched ones last until they are read, and survive the setters between.
 static void alerts(void) {
     for (int channel = 0; channel < 3; channel++) {
@@ -612,6 +635,7 @@ int main(void) {
     RUN(configurations);
     RUN(cycle_times);
     RUN(flags);
+    RUN(lost);
     RUN(alerts);
     RUN(flags_are_not_written_back);
     RUN(limits);

@@ -63,6 +63,7 @@ struct ina3221_flags {
     bool power_valid; // all bus voltages above the upper limit, until one falls below the lower
     bool timing;      // TCF: true from the reset on, false if the supplies came up in another order than that of the channels
     bool ready;       // CVRF: all enabled conversions were done since the last read of these flags, or the last write of the configuration
+    bool lost;        // SCC, WEN and CEN are not as last written: the chip was reset meanwhile. Shows only if one of them was set
 };
 
 // Binds a chip and reads both of its ids (TI, 3220h), which other INA chips at the same addresses do not have; then what it is set to, since it
