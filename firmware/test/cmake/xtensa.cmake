@@ -8,7 +8,7 @@ mark_as_advanced(XTENSA_CC)
 
 function(firmware_xtensa_targets)
   if(NOT XTENSA_CC)
-    message(WARNING "no check with the Xtensa compiler: gcc-xtensa-lx106 and picolibc-xtensa-lx106-elf not installed")
+    message(NOTICE "no check with the Xtensa compiler: gcc-xtensa-lx106 and picolibc-xtensa-lx106-elf not installed")
     return()
   endif()
   set(objects)

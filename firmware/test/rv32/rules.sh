@@ -6,6 +6,7 @@ shift
 bad=0
 for pair in "$@"; do
     component=${pair%%=*} object=${pair#*=}
+    [ -s "$object" ] || { echo "$component is not built: $object"; bad=1; continue; }
     undefined=$("$nm" -u "$object" | awk '{print $2}')
     heap=$(echo "$undefined" | grep -E '^(malloc|calloc|realloc|free|strdup|alloca)$')
     [ -z "$heap" ] || { echo "$component uses the heap: " $heap; bad=1; }
