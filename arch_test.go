@@ -51,6 +51,9 @@ var rooms = map[string]room{
 		may: []string{"internal/energy", "internal/wire", "internal/wire/meterpb"},
 		why: "it stands for the firmware, which shares the wire with the agent and no code",
 	},
+	"internal/calibration": {
+		why: "it computes on readings and a reference, whoever took them",
+	},
 	"internal/sysfsmeter": {
 		may: []string{"internal/energy", "internal/hostclock"},
 		why: "it knows the kernel's sensor files; siblings reach each other through accounting",
@@ -133,7 +136,7 @@ var standardOnly = []string{"internal/energy", "internal/workload"}
 
 // pure packages compute. They get time as an argument and randomness as a source, and return what others may log: then
 // recorded traces replay through them, and a test needs no patience.
-var pure = []string{"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/energy", "internal/workload"}
+var pure = []string{"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/calibration", "internal/energy", "internal/workload"}
 
 // impure are the imports a pure package does not have, with all that is below them.
 var impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "syscall"}

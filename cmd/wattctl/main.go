@@ -1,4 +1,4 @@
-// Command wattctl is the operator's tool: it reads, finds, provisions and simulates meters, and brings up a whole simulated
+// Command wattctl is the operator's tool: it reads, finds, calibrates, provisions and simulates meters, and brings up a whole simulated
 // cluster.
 package main
 
@@ -27,9 +27,10 @@ type commands struct {
 	Meter struct {
 		Read      readCmd      `cmd:"" help:"Print what a meter measures, live."`
 		Discover  discoverCmd  `cmd:"" help:"Find meters on the local network (DNS-SD)."`
+		Calibrate calibrateCmd `cmd:"" help:"Find a channel's offset and gain with a known load."`
 		Provision provisionCmd `cmd:"" help:"Make a key for a meter and say where it goes."`
 		Simulate  simulateCmd  `cmd:"" help:"Be a meter: known loads, a real sensor's errors, a bad network's faults."`
-	} `cmd:"" help:"Read, find, provision and simulate meters."`
+	} `cmd:"" help:"Read, find, calibrate, provision and simulate meters."`
 
 	Config struct {
 		Import importCmd `cmd:"" help:"Turn the earlier client's configuration file into a cluster file."`

@@ -15,6 +15,7 @@ func TestHelp(t *testing.T) {
 		"up":                "--for=DURATION",
 		"meter read":        "--samples",
 		"meter discover":    "--interface=NAME",
+		"meter calibrate":   "--reference-error",
 		"meter provision":   "--psk-identity",
 		"meter simulate":    "square:LOW,HIGH,PERIOD[,DUTY]",
 		"config import":     "--supply-voltage",
@@ -53,7 +54,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"bogus", "unexpected argument bogus; see wattctl --help"},
 		{"--bogus", "unknown flag --bogus; see wattctl --help"},
-		{"meter", `expected one of "read", "discover", "provision", "simulate"; see wattctl meter --help`},
+		{"meter", `expected one of "read", "discover", "calibrate", "provision", "simulate"; see wattctl meter --help`},
 		{"meter bogus", "unexpected argument bogus; see wattctl meter --help"},
 		{"config", `expected "import"; see wattctl config --help`},
 		{"version 1", "unexpected argument 1"},
