@@ -9,7 +9,9 @@ import (
 
 // account is what the meter holds of one channel. Energy and charge are kept as the firmware keeps them: sums of products of
 // counts and microseconds, carried into nanojoules and nanocoulombs before they can overflow, with the remainder of the
-// division kept, so that no rounding adds up however long the meter runs.
+// division kept, so that no rounding adds up however long the meter runs. Divisions round down, so that a total depends on the
+// readings alone and not on when they were carried; the wire has the nearest, halves up. TestAccountGolden holds both to one
+// file.
 type account struct {
 	// The channel's constants: shunt in micro-ohm, gain as parts per million of 1, offset in nanovolts.
 	shunt  int64
@@ -36,9 +38,12 @@ type account struct {
 
 // interval is what a report says beside totals: sums and extremes since the report before.
 type interval struct {
-	us                     int64
-	uvT                    float64 // voltage times time, µV·µs
-	minP, maxP, minV, maxV float64 // µW, µV
+	us int64
+	// Bus voltage times time in counts and microseconds; extremes of power in nV·counts before the gain, of voltage in counts.
+	busT                   int64
+	minP, maxP, minV, maxV int64
+	// The same of an ideal sensor, in µV·µs, µW and µV.
+	ideal struct{ uvT, minP, maxP, minV, maxV float64 }
 }
 
 func newAccount(c Channel) account {
@@ -49,7 +54,9 @@ func newAccount(c Channel) account {
 }
 
 func newInterval() interval {
-	return interval{minP: math.Inf(1), maxP: math.Inf(-1), minV: math.Inf(1), maxV: math.Inf(-1)}
+	iv := interval{minP: math.MaxInt64, maxP: math.MinInt64, minV: math.MaxInt64, maxV: math.MinInt64}
+	iv.ideal.minP, iv.ideal.maxP, iv.ideal.minV, iv.ideal.maxV = math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
+	return iv
 }
 
 // add takes in a reading that stands for dt microseconds.
@@ -62,16 +69,22 @@ func (a *account) add(shunt, bus int32, dt int64) {
 	a.shuntT += s * dt
 	a.busT += b * dt
 	a.t += dt
-	uv := float64(b * countUV)
-	nA := float64(s*countNV-a.offset) * float64(a.gain) / float64(a.shunt)
-	a.interval.add(nA*uv/1e9, uv, dt)
+	iv, p := &a.interval, (s*countNV-a.offset)*b
+	iv.us += dt
+	iv.busT += b * dt
+	iv.minP, iv.maxP = min(iv.minP, p), max(iv.maxP, p)
+	iv.minV, iv.maxV = min(iv.minV, b), max(iv.maxV, b)
 }
 
 // addExact takes in what a perfect sensor saw in dt microseconds of the meter's clock.
 func (a *account) addExact(joules, coulombs, watts, volts float64, dt int64) {
 	a.exactE.add(joules)
 	a.exactQ.add(coulombs)
-	a.interval.add(watts*1e6, volts*1e6, dt)
+	a.interval.us += dt
+	iv, uw, uv := &a.interval.ideal, watts*1e6, volts*1e6
+	iv.uvT += uv * float64(dt)
+	iv.minP, iv.maxP = min(iv.minP, uw), max(iv.maxP, uw)
+	iv.minV, iv.maxV = min(iv.minV, uv), max(iv.maxV, uv)
 }
 
 // miss books a sweep that could not be read.
@@ -110,55 +123,57 @@ func (a *account) report() *meterpb.ChannelReport {
 	if iv.us == 0 {
 		return r
 	}
-	us := float64(iv.us)
-	power, volts := math.Round(float64(e)/us*1e3), math.Round(iv.uvT/us)
-	r.PowerUw, r.VoltageUv, r.CurrentUa = int64(power), int64(volts), int64(math.Round(float64(q)/us*1e3))
-	// A constant power's mean may come out beside its extremes by a rounding.
-	r.PowerDropUw, r.PowerRiseUw = distance(iv.minP, power), distance(power, iv.maxP)
-	r.VoltageDropUv, r.VoltageRiseUv = distance(iv.minV, volts), distance(volts, iv.maxV)
+	// nJ over µs are mW, nC over µs mA. A constant power's mean may come out beside its extremes by a rounding.
+	us := uint64(iv.us)
+	r.PowerUw, r.CurrentUa = nearest(e, 1000, us), nearest(q, 1000, us)
+	var minP, maxP, minV, maxV int64
+	if a.ideal {
+		i := iv.ideal
+		r.VoltageUv = int64(math.Round(i.uvT / float64(iv.us)))
+		minP, maxP = int64(math.Round(i.minP)), int64(math.Round(i.maxP))
+		minV, maxV = int64(math.Round(i.minV)), int64(math.Round(i.maxV))
+	} else {
+		r.VoltageUv = nearest(iv.busT, countUV, us)
+		// nV·counts, times countUV µV, over µΩ.
+		d := uint64(a.shunt) * 1e6
+		minP, maxP = nearest(iv.minP, countUV/1000*a.gain, d), nearest(iv.maxP, countUV/1000*a.gain, d)
+		minV, maxV = iv.minV*countUV, iv.maxV*countUV
+	}
+	r.PowerDropUw, r.PowerRiseUw = distance(minP, r.PowerUw), distance(r.PowerUw, maxP)
+	r.VoltageDropUv, r.VoltageRiseUv = distance(minV, r.VoltageUv), distance(r.VoltageUv, maxV)
 	return r
 }
 
 // distance is how far b lies above a.
-func distance(a, b float64) uint64 { return uint64(max(0, math.Round(b-a))) }
+func distance(a, b int64) uint64 { return uint64(max(0, b-a)) }
 
-// thousandth rounds to the nearest, halves away from zero.
-func thousandth(n int64) int64 {
-	if n < 0 {
-		return (n - 500) / 1000
-	}
-	return (n + 500) / 1000
+// thousandth rounds to the nearest, halves up.
+func thousandth(n int64) int64 { return nearest(n, 1, 1000) }
+
+// nearest returns n·m / d to the nearest, halves up.
+func nearest(n int64, m, d uint64) int64 {
+	q, _ := mulDiv(n, m, int64(d/2), d)
+	return q
 }
 
-func (iv *interval) add(uw, uv float64, dt int64) {
-	iv.us += dt
-	iv.uvT += uv * float64(dt)
-	iv.minP, iv.maxP = min(iv.minP, uw), max(iv.maxP, uw)
-	iv.minV, iv.maxV = min(iv.minV, uv), max(iv.maxV, uv)
-}
-
-// mulDiv returns (n·m + rem) / d, rounded towards zero, and the new remainder; the quotient must fit 63 bits and d be less
-// than 2^63.
+// mulDiv returns (n·m + rem) / d, rounded down, and the new remainder; rem is within [0, d), d less than 2^63, and the quotient
+// must fit 63 bits.
 func mulDiv(n int64, m uint64, rem int64, d uint64) (q, r int64) {
-	neg := n < 0
 	hi, lo := bits.Mul64(magnitude(n), m)
-	// Add the remainder in the direction of n; it may turn the sign, as it is less than d but n·m may be less than it.
-	if (rem < 0) == neg {
-		var c uint64
-		lo, c = bits.Add64(lo, magnitude(rem), 0)
-		hi += c
-	} else {
-		var b uint64
-		lo, b = bits.Sub64(lo, magnitude(rem), 0)
-		if hi, b = bits.Sub64(hi, 0, b); b != 0 {
-			neg, hi, lo = !neg, 0, -lo
-		}
+	if n >= 0 {
+		lo, c := bits.Add64(lo, uint64(rem), 0)
+		uq, ur := bits.Div64(hi+c, lo, d)
+		return int64(uq), int64(ur)
+	}
+	lo, b := bits.Sub64(lo, uint64(rem), 0)
+	if hi, b = bits.Sub64(hi, 0, b); b != 0 {
+		return 0, int64(-lo) // the remainder was more than n·m took away
 	}
 	uq, ur := bits.Div64(hi, lo, d)
-	if neg {
-		return -int64(uq), -int64(ur)
+	if ur == 0 {
+		return -int64(uq), 0
 	}
-	return int64(uq), int64(ur)
+	return -int64(uq) - 1, int64(d - ur)
 }
 
 func magnitude(n int64) uint64 {

@@ -60,6 +60,8 @@ struct metering {
 bool metering_init(struct metering *m, const struct metering_calibration *calibration, int n);
 // One conversion of a channel stands for dt microseconds. What is beyond METERING_LONGEST_US is unmeasured: nobody knows what was there.
 void metering_add(struct metering *m, int channel, int16_t shunt, int16_t bus, uint32_t dt_us);
+// The reading just added is a bound although its count does not show it: it is an average in the chip, of which a conversion was at full scale.
+void metering_saturated(struct metering *m, int channel);
 // A conversion could not be read: dt is unmeasured, and an error is counted.
 void metering_miss(struct metering *m, int channel, uint32_t dt_us);
 // Nobody sampled for dt: unmeasured, without an error of the sensor.

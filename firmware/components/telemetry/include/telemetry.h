@@ -17,6 +17,7 @@
 #define TELEMETRY_MAX_SWEEPS 1000 // in one interval
 #define TELEMETRY_NAME 32         // longest name of meter or channel in bytes, and the zero
 #define TELEMETRY_SERIAL 18       // a MAC address as text, and the zero
+#define TELEMETRY_MAX_MESSAGE 120 // bytes of an error's message; a longer one is cut
 
 // What a channel reports beside its number.
 struct telemetry_channel {
@@ -101,7 +102,8 @@ void telemetry_queue_done(struct telemetry_queue *q);
 
 // ---- the network's side
 
-// Past batches, encoded once, in a buffer given by the caller. Reading one again gives the same bytes.
+// Past batches, encoded once, in a buffer given by the caller. Reading one again gives the same bytes. A batch of quiet loads takes a byte for
+// each sample, and some 70 for each report: 10 s of six channels at 500 Hz take 37 kB.
 struct telemetry_ring {
     uint8_t *buffer;
     size_t size, begin, used;
@@ -111,6 +113,7 @@ void telemetry_ring_init(struct telemetry_ring *r, uint8_t *buffer, size_t size,
 void telemetry_ring_add(struct telemetry_ring *r, const struct telemetry_interval *i);
 
 size_t telemetry_encode_identity(const struct telemetry_identity *id, uint64_t now_us, uint8_t *out, size_t size);
+// A report within TELEMETRY_MAX_BODY; should it not be, it goes without its batch.
 size_t telemetry_encode_report(const struct telemetry_identity *id, const struct telemetry_interval *i, uint8_t *out, size_t size);
 // SampleList from seq on: as many batches as fit TELEMETRY_MAX_BODY.
 size_t telemetry_encode_samples(const struct telemetry_ring *r, uint32_t from, uint8_t *out, size_t size);
@@ -118,8 +121,10 @@ size_t telemetry_encode_time(uint32_t boot_id, uint64_t received_us, uint64_t se
 enum telemetry_error { TELEMETRY_BAD_REQUEST = 1, TELEMETRY_NOT_FOUND, TELEMETRY_NOT_ACCEPTABLE, TELEMETRY_BUSY, TELEMETRY_SENSOR, TELEMETRY_INTERNAL };
 size_t telemetry_encode_error(enum telemetry_error code, const char *message, uint32_t retry_after_ms, uint8_t *out, size_t size);
 
-// The same as JSON, as Go's protojson has it with proto names, 64-bit integers as plain numbers, zero fields left out; no batch and no extremes in
-// a report, so that it fits one datagram.
+// The same as JSON, byte for byte what internal/wire makes of the message: the field names of meter.proto, numbers as numbers, and in a report
+// fault counts only where there are any, no batch and no extremes. A report of six channels is within TELEMETRY_MAX_BODY: one that would not be
+// leaves its fault counts out and says so (faults_cut). Samples are as many batches as in protobuf, or as the buffer holds; a sample
+// takes up to 6 bytes, so 7 kB hold any.
 size_t telemetry_json_identity(const struct telemetry_identity *id, uint64_t now_us, char *out, size_t size);
 size_t telemetry_json_report(const struct telemetry_identity *id, const struct telemetry_interval *i, char *out, size_t size);
 size_t telemetry_json_samples(const struct telemetry_ring *r, uint32_t from, char *out, size_t size);
