@@ -305,7 +305,7 @@ func (x *exchange) fail(code codes.Code, why meterpb.Error_Code, retry time.Dura
 
 func encode(m proto.Message, format message.MediaType) ([]byte, error) {
 	if format == message.AppJSON {
-		return wire.JSON(m)
+		return wire.BodyJSON(m)
 	}
 	return proto.Marshal(m)
 }
@@ -320,7 +320,7 @@ func newPayload(r *meterpb.Report) *payload {
 	return &payload{
 		seq:      r.Seq,
 		protobuf: sync.OnceValues(func() ([]byte, error) { return proto.Marshal(r) }),
-		json:     sync.OnceValues(func() ([]byte, error) { return wire.JSON(r) }),
+		json:     sync.OnceValues(func() ([]byte, error) { return wire.BodyJSON(r) }),
 	}
 }
 

@@ -3,6 +3,7 @@ package wire_test
 import (
 	"encoding/hex"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,10 @@ func goldenMessages() map[string]proto.Message {
 			FirmwareVersion: "0.1.0", TUs: 123_456_789,
 			Channels: []*meterpb.ChannelInfo{
 				{Channel: 1, Name: "raspberrypi", ShuntUohm: 100_000, GainPpm: -1200, OffsetNv: 8000, CountNv: 40_000, FullScaleCounts: 4095},
-				{Channel: 6, Name: "jetson-nano", ShuntUohm: 20_000, GainPpm: 350, OffsetNv: -40_000, CountNv: 40_000, FullScaleCounts: 4095},
+				{
+					Channel: 6, Name: "jetson-nano", ShuntUohm: 20_000, GainPpm: 350, OffsetNv: -40_000, CountNv: 40_000, FullScaleCounts: 4095,
+					EarlierEnergyUj: 157_680_000_000_000, EarlierChargeUc: -31_536_000_000_000,
+				},
 			},
 			Sampling: &meterpb.Sampling{
 				SweepPeriodUs: 2000, ShuntConversionUs: 332, BusConversionUs: 332, Averaging: 1, ReportIntervalUs: 100_000, RingUs: 10_000_000,
@@ -52,6 +56,7 @@ func goldenMessages() map[string]proto.Message {
 				{Channel: 6, EnergyUj: -64, ChargeUc: -65, Saturated: 3, PowerUw: -1, VoltageUv: -8000, CurrentUa: -2},
 			},
 		},
+		"report-worst": worstReport(),
 		"report-idle": &meterpb.Report{
 			BootId: 1, Seq: 1, TUs: 100_000, IntervalUs: 100_000, Channels: []*meterpb.ChannelReport{{Channel: 3}},
 		},
@@ -62,6 +67,21 @@ func goldenMessages() map[string]proto.Message {
 	}
 }
 
+// worstReport is of six channels after ten years at the end of the range of shunts of 10 mΩ, with every fault there is.
+func worstReport() *meterpb.Report {
+	r := &meterpb.Report{
+		BootId: math.MaxUint32, Seq: math.MaxUint32, TUs: 315_576_000_000_000, IntervalUs: math.MaxUint32, Sweeps: 157_788_000_000,
+	}
+	for c := range uint32(6) {
+		r.Channels = append(r.Channels, &meterpb.ChannelReport{
+			Channel: 250 + c, EnergyUj: -169_426_000_000_000_000, ChargeUc: -5_170_000_000_000_000, UnmeasuredUs: r.TUs - uint64(c),
+			Saturated: r.Sweeps, SensorErrors: r.Sweeps - uint64(c), PowerUw: -536_870_912, VoltageUv: -32_768_000, CurrentUa: -16_384_000,
+			PowerDropUw: 1_073_741_824, PowerRiseUw: 1_073_741_824, VoltageDropUv: 65_536_000, VoltageRiseUv: 65_536_000,
+		})
+	}
+	return r
+}
+
 // TestGolden holds the wire still: other implementations, and agents in the field, read these very bytes.
 func TestGolden(t *testing.T) {
 	for name, m := range goldenMessages() {
@@ -70,12 +90,15 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			j, err := wire.JSON(m)
+			j, err := wire.BodyJSON(m)
 			if err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name+".hex", hexLines(b))
 			golden(t, name+".json", string(j)+"\n")
+			if _, ok := m.(*meterpb.Report); ok && (len(b) > wire.MaxBody || len(j) > wire.MaxBody) {
+				t.Errorf("%d bytes, %d as JSON, more than %d", len(b), len(j), wire.MaxBody)
+			}
 
 			// What other implementations wrote must come back as the same message.
 			raw, err := os.ReadFile(filepath.Join(goldenDir, name+".hex"))

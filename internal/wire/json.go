@@ -9,20 +9,29 @@ import (
 	"github.com/wattlet/wattlet/internal/wire/meterpb"
 )
 
-// JSON renders a message for people, as a meter does for Accept 50: the field names of meter.proto, numbers as numbers,
-// fault counts only where there are any, and no batch, so that a report of six channels still fits one block.
+// BodyJSON renders a message as a meter does for Accept 50. It is JSON's form, but a report that would pass MaxBody leaves its
+// fault counts out and says so: six channels then fit. The firmware makes the same bytes.
+func BodyJSON(m proto.Message) ([]byte, error) {
+	b, err := JSON(m)
+	r, ok := m.(*meterpb.Report)
+	if err != nil || !ok || len(b) <= MaxBody {
+		return b, err
+	}
+	v := newReportJSON(r)
+	v.FaultsCut = true
+	for i := range v.Channels {
+		c := &v.Channels[i]
+		c.UnmeasuredUs, c.Saturated, c.SensorErrors = 0, 0, 0
+	}
+	return json.Marshal(v)
+}
+
+// JSON renders a message for people: the field names of meter.proto, numbers as numbers, fault counts only where there are any,
+// and no batch, so that a report of six channels still fits one block.
 func JSON(m proto.Message) ([]byte, error) {
 	switch m := m.(type) {
 	case *meterpb.Report:
-		v := reportJSON{BootID: m.BootId, Seq: m.Seq, TUs: m.TUs, Sweeps: m.Sweeps}
-		for _, c := range m.Channels {
-			v.Channels = append(v.Channels, channelJSON{
-				Channel: c.Channel, EnergyUJ: c.EnergyUj, ChargeUC: c.ChargeUc,
-				PowerUW: c.PowerUw, VoltageUV: c.VoltageUv, CurrentUA: c.CurrentUa,
-				UnmeasuredUs: c.UnmeasuredUs, Saturated: c.Saturated, SensorErrors: c.SensorErrors,
-			})
-		}
-		return json.Marshal(v)
+		return json.Marshal(newReportJSON(m))
 	case *meterpb.Identity:
 		v := identityJSON{
 			BootID: m.BootId, WireRevision: m.WireRevision, Name: m.Name, Serial: m.Serial, Hardware: m.Hardware,
@@ -39,7 +48,7 @@ func JSON(m proto.Message) ([]byte, error) {
 		for _, c := range m.Channels {
 			v.Channels = append(v.Channels, channelInfoJSON{
 				Channel: c.Channel, Name: c.Name, ShuntUohm: c.ShuntUohm, GainPPM: c.GainPpm, OffsetNV: c.OffsetNv,
-				CountNV: c.CountNv, FullScaleCounts: c.FullScaleCounts,
+				CountNV: c.CountNv, FullScaleCounts: c.FullScaleCounts, EarlierEnergyUJ: c.EarlierEnergyUj, EarlierChargeUC: c.EarlierChargeUc,
 			})
 		}
 		for _, c := range m.Capabilities {
@@ -73,12 +82,25 @@ func JSON(m proto.Message) ([]byte, error) {
 	}
 }
 
+func newReportJSON(m *meterpb.Report) reportJSON {
+	v := reportJSON{BootID: m.BootId, Seq: m.Seq, TUs: m.TUs, Sweeps: m.Sweeps}
+	for _, c := range m.Channels {
+		v.Channels = append(v.Channels, channelJSON{
+			Channel: c.Channel, EnergyUJ: c.EnergyUj, ChargeUC: c.ChargeUc,
+			PowerUW: c.PowerUw, VoltageUV: c.VoltageUv, CurrentUA: c.CurrentUa,
+			UnmeasuredUs: c.UnmeasuredUs, Saturated: c.Saturated, SensorErrors: c.SensorErrors,
+		})
+	}
+	return v
+}
+
 type reportJSON struct {
-	BootID   uint32        `json:"boot_id"`
-	Seq      uint32        `json:"seq"`
-	TUs      uint64        `json:"t_us"`
-	Sweeps   uint64        `json:"sweeps"`
-	Channels []channelJSON `json:"channels"`
+	BootID    uint32        `json:"boot_id"`
+	Seq       uint32        `json:"seq"`
+	TUs       uint64        `json:"t_us"`
+	Sweeps    uint64        `json:"sweeps"`
+	FaultsCut bool          `json:"faults_cut,omitempty"`
+	Channels  []channelJSON `json:"channels"`
 }
 
 type channelJSON struct {
@@ -124,6 +146,8 @@ type channelInfoJSON struct {
 	OffsetNV        int32  `json:"offset_nv"`
 	CountNV         uint32 `json:"count_nv"`
 	FullScaleCounts uint32 `json:"full_scale_counts"`
+	EarlierEnergyUJ int64  `json:"earlier_energy_uj"`
+	EarlierChargeUC int64  `json:"earlier_charge_uc"`
 }
 
 type timeJSON struct {

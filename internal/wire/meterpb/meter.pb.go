@@ -309,6 +309,10 @@ type ChannelInfo struct {
 	CountNv uint32 `protobuf:"varint,6,opt,name=count_nv,json=countNv,proto3" json:"count_nv,omitempty"`
 	// Count at which the sensor saturates.
 	FullScaleCounts uint32 `protobuf:"varint,7,opt,name=full_scale_counts,json=fullScaleCounts,proto3" json:"full_scale_counts,omitempty"`
+	// Totals of all boots before this one, as far as the meter kept them: what a channel has measured in its life is these and
+	// its report's. Constant within a boot, and no part of any report: whoever adds up readings goes by boot_id.
+	EarlierEnergyUj int64 `protobuf:"zigzag64,8,opt,name=earlier_energy_uj,json=earlierEnergyUj,proto3" json:"earlier_energy_uj,omitempty"`
+	EarlierChargeUc int64 `protobuf:"zigzag64,9,opt,name=earlier_charge_uc,json=earlierChargeUc,proto3" json:"earlier_charge_uc,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -388,6 +392,20 @@ func (x *ChannelInfo) GetCountNv() uint32 {
 func (x *ChannelInfo) GetFullScaleCounts() uint32 {
 	if x != nil {
 		return x.FullScaleCounts
+	}
+	return 0
+}
+
+func (x *ChannelInfo) GetEarlierEnergyUj() int64 {
+	if x != nil {
+		return x.EarlierEnergyUj
+	}
+	return 0
+}
+
+func (x *ChannelInfo) GetEarlierChargeUc() int64 {
+	if x != nil {
+		return x.EarlierChargeUc
 	}
 	return 0
 }
@@ -1143,7 +1161,7 @@ const file_meter_v1_meter_proto_rawDesc = "" +
 	"\bsampling\x18\n" +
 	" \x01(\v2\x1a.wattlet.meter.v1.SamplingR\bsampling\x12@\n" +
 	"\fcapabilities\x18\v \x03(\x0e2\x1c.wattlet.meter.v1.CapabilityR\fcapabilities\x12#\n" +
-	"\rmax_observers\x18\f \x01(\rR\fmaxObservers\"\xd9\x01\n" +
+	"\rmax_observers\x18\f \x01(\rR\fmaxObservers\"\xb1\x02\n" +
 	"\vChannelInfo\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\rR\achannel\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -1152,7 +1170,9 @@ const file_meter_v1_meter_proto_rawDesc = "" +
 	"\bgain_ppm\x18\x04 \x01(\x11R\againPpm\x12\x1b\n" +
 	"\toffset_nv\x18\x05 \x01(\x11R\boffsetNv\x12\x19\n" +
 	"\bcount_nv\x18\x06 \x01(\rR\acountNv\x12*\n" +
-	"\x11full_scale_counts\x18\a \x01(\rR\x0ffullScaleCounts\"\xf3\x01\n" +
+	"\x11full_scale_counts\x18\a \x01(\rR\x0ffullScaleCounts\x12*\n" +
+	"\x11earlier_energy_uj\x18\b \x01(\x12R\x0fearlierEnergyUj\x12*\n" +
+	"\x11earlier_charge_uc\x18\t \x01(\x12R\x0fearlierChargeUc\"\xf3\x01\n" +
 	"\bSampling\x12&\n" +
 	"\x0fsweep_period_us\x18\x01 \x01(\rR\rsweepPeriodUs\x12.\n" +
 	"\x13shunt_conversion_us\x18\x02 \x01(\rR\x11shuntConversionUs\x12*\n" +
