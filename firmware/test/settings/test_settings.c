@@ -3,7 +3,7 @@
 
 #include "check.h"
 
-#include "settings.h"
+#include "../../components/settings/valid.h"
 
 static struct settings s;
 static char error[200];
@@ -246,6 +246,17 @@ static void test_mistakes(void) {
     CHECK_STR(error, "a line has at most 200 characters; this one has 201");
     memmove(longest + SETTINGS_LINE, "\r\n", 2);
     CHECK_EQ(settings_line(&s, longest, SETTINGS_LINE + 2, error, sizeof error), SETTINGS_CHANGED);
+}
+
+// Text that ends within a character, at the end of its memory.
+static void test_cut_text(void) {
+    const char two[] = {'a', '\xc3'}, three[] = {'\xe6', '\x9c'}, four[] = {'\xf0', '\x9f', '\x94'};
+    CHECK(!settings_text(two, sizeof two));
+    CHECK(!settings_text(three, sizeof three));
+    CHECK(!settings_text(four, sizeof four));
+    CHECK(settings_text(two, 1));
+    CHECK(settings_text("", 0));
+    CHECK_EQ(settings_length(two, sizeof two), 2);
 }
 
 // An error that does not fit is cut behind a character, and no room is none.
@@ -786,6 +797,7 @@ int main(void) {
     RUN(test_defaults);
     RUN(test_lines);
     RUN(test_mistakes);
+    RUN(test_cut_text);
     RUN(test_error_room);
     RUN(test_errors_keep_secrets);
     RUN(test_show);
