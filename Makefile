@@ -158,7 +158,7 @@ docs: ## Regenerate docs/metrics.md
 
 .PHONY: golden
 golden: ## Rewrite golden files from what the code does now; read the diff
-	go test -run Golden $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal | xargs -r dirname | sort -u | sed 's|^|./|') -update
+	go test -run Golden $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd hardware internal | xargs -r dirname | sort -u | sed 's|^|./|') -update
 
 .PHONY: bench
 bench: $(NODE_EXPORTER) build ## Benchmarks, and what agent, hub and dashboard cost
