@@ -81,7 +81,7 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test dashboards-test web-test ## Everything a change must pass
+test: lint system $(PEERS) go-test firmware-test dashboards-test web-test ## Everything a change must pass
 
 .PHONY: go-test
 go-test:
@@ -93,6 +93,41 @@ go-test:
 dashboards-test: build
 	$(call step,Grafana dashboards: current; each query finds series)
 	@WATTLET_BIN=$(CURDIR)/bin GOWORK=off go test -C tools/grafana -race ./...
+
+# Sanitizers are in the tests' build, not in the program that people run.
+FIRMWARE := .cache/firmware
+# What the firmware is built and tested with: a compiler for this machine, one for the 32-bit cores of such chips, and a machine to run that.
+FIRMWARE_SYSTEM := $(if $(call have,cmake),,cmake) $(if $(call have,pkg-config),,pkg-config) $(if $(call have,gcc),,gcc libc6-dev) \
+	$(if $(wildcard /usr/include/coap3/coap.h),,libcoap3-dev)
+FIRMWARE_TEST_SYSTEM := $(FIRMWARE_SYSTEM) $(if $(call have,coap-client-openssl),,libcoap3-bin) \
+	$(if $(call have,protoc),,protobuf-compiler) $(if $(call have,protoc-gen-nanopb),,nanopb) $(if $(wildcard /usr/include/pb.h),,libnanopb-dev) \
+	$(if $(call have,clang),,clang) $(if $(wildcard /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a),,libclang-rt-14-dev) \
+	$(if $(call have,python3),,python3) \
+	$(if $(call have,riscv64-unknown-elf-gcc),,gcc-riscv64-unknown-elf) $(if $(wildcard /usr/lib/picolibc/riscv64-unknown-elf/include/release/ssp/stdio.h),,picolibc-riscv64-unknown-elf) \
+	$(if $(call have,qemu-system-riscv32),,qemu-system-misc) \
+	$(if $(call have,xtensa-lx106-elf-gcc),,gcc-xtensa-lx106) $(if $(wildcard /usr/lib/xtensa-lx106-elf/include/release/ssp/stdio.h),,picolibc-xtensa-lx106-elf)
+
+.PHONY: firmware
+firmware: firmware-system ## bin/wattlet-meter: the meter's firmware as a process of this machine
+	@cmake -S firmware/test -B $(FIRMWARE)-program -DFIRMWARE_SANITIZE=OFF -DFIRMWARE_PARTS=host -DCMAKE_BUILD_TYPE=Release >/dev/null
+	@cmake --build $(FIRMWARE)-program --target wattlet-meter -j2 >/dev/null
+	@mkdir -p bin && cp $(FIRMWARE)-program/host/wattlet-meter bin/
+
+.PHONY: firmware-system
+firmware-system:
+	@$(if $(strip $(FIRMWARE_SYSTEM)),scripts/debian install $(FIRMWARE_SYSTEM),:)
+
+.PHONY: firmware-test
+firmware-test: firmware ## Tests of the firmware: sanitizers, fuzzing, a 32-bit machine, and the agent's tests with it as the meter
+	$(call step,firmware: components, fakes, the meter as a process)
+	@$(if $(strip $(FIRMWARE_TEST_SYSTEM)),scripts/debian install $(FIRMWARE_TEST_SYSTEM),:)
+	@cmake -S firmware/test -B $(FIRMWARE) >/dev/null
+	@cmake --build $(FIRMWARE) -j2 >/dev/null
+	@ctest --test-dir $(FIRMWARE) -j2 --output-on-failure
+	$(call step,firmware: compiled for and run on a 32-bit machine)
+	@cmake --build $(FIRMWARE) --target rv32-test xtensa-check
+	$(call step,the agent's tests with the firmware as the meter)
+	@WATTLET_METER=$(CURDIR)/bin/wattlet-meter go test ./cmd/wattlet ./cmd/wattctl
 
 .PHONY: dashboards
 dashboards: ## Write deploy/grafana anew, from tools/grafana

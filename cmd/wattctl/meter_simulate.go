@@ -31,6 +31,7 @@ type simulateCmd struct {
 	Name   string   `default:"metersim" help:"The meter's name."`
 	Key    keyFlags `embed:""`
 
+	Meter    meterFlags        `embed:""`
 	Channels int               `default:"6" help:"Number of channels, up to 12."`
 	Load     map[string]string `mapsep:"none" placeholder:"CH=PROGRAM" help:"${load_help}"`
 
@@ -144,11 +145,10 @@ func (c simulateCmd) Run(a *app) error {
 			return err
 		}
 	}
-	o.PSK = metersim.OneKey(c.Key.PSKIdentity, key)
 	if c.faults() {
 		o.Addr = "127.0.0.1:0" // the bad network is in front
 	}
-	sim, err := metersim.Listen(o)
+	sim, err := c.Meter.listen(o, c.Key.PSKIdentity, key)
 	if err != nil {
 		return c.listenError(err)
 	}

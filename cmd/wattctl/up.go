@@ -38,7 +38,7 @@ type upCmd struct {
 	Data   string        `type:"path" placeholder:"DIR" help:"Keep history, key, configuration and counters here; default a directory that goes at the end."`
 	For    time.Duration `help:"End when it has shown figures for so long; default when interrupted."`
 	Seed   uint64        `default:"1" help:"Makes the boards' loads and the sensors' noise repeatable."`
-	Meter  string        `enum:"go" default:"go" help:"Which meter: go, the simulator; default ${default}."`
+	Meter  meterFlags    `embed:""`
 	Agent  string        `type:"existingfile" placeholder:"FILE" help:"The wattlet binary; default beside wattctl, then in PATH."`
 }
 
@@ -213,13 +213,7 @@ func (c upCmd) findAgent() (string, error) {
 	if c.Agent != "" {
 		return c.Agent, nil
 	}
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), "wattlet")
-		if _, err := os.Stat(beside); err == nil {
-			return beside, nil
-		}
-	}
-	path, err := exec.LookPath("wattlet")
+	path, err := findProgram("wattlet")
 	if err != nil {
 		return "", usagef("no wattlet beside wattctl or in PATH; make build makes both, or give --agent")
 	}
@@ -267,14 +261,14 @@ func keepKey(path string) ([]byte, error) {
 }
 
 // meter makes the meter that all boards are connected to.
-func (c upCmd) meter(key []byte, boards []*board) (*metersim.Sim, error) {
-	o := metersim.Options{Name: "bench-1", PSK: metersim.OneKey("wattlet", key), Seed: c.Seed, SweepJitter: metersim.DefaultSweepPeriod}
+func (c upCmd) meter(key []byte, boards []*board) (simulatedMeter, error) {
+	o := metersim.Options{Name: "bench-1", Seed: c.Seed, SweepJitter: metersim.DefaultSweepPeriod}
 	for _, b := range boards {
 		o.Channels = append(o.Channels, metersim.Channel{
 			Number: b.channel, Name: b.name, Load: b.Load(), Supply: 5100 * 1000, ShuntUohm: 30_000, SourceUohm: 60_000, Noise: 1.5,
 		})
 	}
-	return metersim.Listen(o)
+	return c.Meter.listen(o, "wattlet", key)
 }
 
 // writeCluster writes the cluster's file.

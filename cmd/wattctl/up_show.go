@@ -14,14 +14,13 @@ import (
 
 	"github.com/wattlet/wattlet/internal/boardsim"
 	"github.com/wattlet/wattlet/internal/exporter"
-	"github.com/wattlet/wattlet/internal/metersim"
 )
 
 // display shows the agents' snapshots.
 type display struct {
 	*app
 	client  http.Client
-	sim     *metersim.Sim
+	sim     simulatedMeter
 	boards  []*board
 	keyFile string
 	hub     string // its URL

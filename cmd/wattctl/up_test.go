@@ -202,10 +202,19 @@ func whole(t *testing.T, table [][]string) {
 	}
 }
 
+// upWith are the arguments of up, with the firmware as the meter if make firmware-test says so.
+func upWith(args ...string) []string {
+	args = append([]string{"up"}, args...)
+	if program := os.Getenv("WATTLET_METER"); program != "" {
+		args = append(args, "--meter=firmware", "--meter.program="+program)
+	}
+	return args
+}
+
 func TestUp(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--for=30s")
+	r := process(t, []string{"TMPDIR=" + tmp}, upWith("--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--for=30s")...)
 	a := agentsOf(r, tmp, 6)
 	r.until("it shows figures", func() bool { return strings.Contains(r.stdout.String(), "Ctrl-C ends it.") })
 	text := r.stdout.String()
@@ -317,7 +326,7 @@ func TestUpKeepsData(t *testing.T) {
 	var key string
 	before := int64(0)
 	for i := range 2 {
-		r := start(t, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--data="+dir, "--boards=coral")
+		r := start(t, upWith("--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--data="+dir, "--boards=coral")...)
 		a := agentsOf(r, dir, 1)
 		first := a.node("coral")
 		if *first.MeasuredUJ < before {
@@ -364,7 +373,7 @@ func TestUpInterruptedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	status := run(ctx, []string{"up", "--agent=" + agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2"}, &stdout, &stderr)
+	status := run(ctx, upWith("--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2"), &stdout, &stderr)
 	if status != 1 || hubLine.ReplaceAllString(stdout.String(), "") != "" || !strings.HasPrefix(stderr.String(), "wattctl: ended before the agents had two readings to compare") ||
 		!isOneLine(stderr.String()) {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
@@ -375,7 +384,7 @@ func TestUpInterruptedEarly(t *testing.T) {
 func TestUpKilled(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp, "PATH=" + filepath.Dir(agent(t))}, "up", "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2")
+	r := process(t, []string{"TMPDIR=" + tmp, "PATH=" + filepath.Dir(agent(t))}, upWith("--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=2")...)
 	a := agentsOf(r, tmp, 2)
 	a.node("pynq-z1")
 	if err := r.process.Kill(); err != nil {
@@ -389,7 +398,7 @@ func TestUpKilled(t *testing.T) {
 func TestUpAgentKilled(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=pynq-z1,coral")
+	r := process(t, []string{"TMPDIR=" + tmp}, upWith("--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=pynq-z1,coral")...)
 	a := agentsOf(r, tmp, 2)
 	a.node("pynq-z1")
 	if err := syscall.Kill(a.pids["coral"], syscall.SIGKILL); err != nil {
@@ -406,7 +415,7 @@ func TestUpAgentKilled(t *testing.T) {
 func TestUpInterrupted(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	r := process(t, []string{"TMPDIR=" + tmp}, "up", "--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=coral,jetson-nano")
+	r := process(t, []string{"TMPDIR=" + tmp}, upWith("--agent="+agent(t), "--listen=127.0.0.1:0", "--agents.listen=127.0.0.1:0", "--boards=coral,jetson-nano")...)
 	a := agentsOf(r, tmp, 2)
 	a.node("coral")
 	a.node("jetson-nano")

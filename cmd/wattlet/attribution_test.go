@@ -21,7 +21,7 @@ import (
 // simBoard is a simulated board with a meter at its supply, its kernel's files in a directory, and watchdogs that answer.
 type simBoard struct {
 	*boardsim.Board
-	meter *metersim.Sim
+	meter aMeter
 	dir   string
 	file  string // which pods serve which function
 }

@@ -30,23 +30,36 @@ func clusterOf(t *testing.T, url string, channels int) string {
 	return path
 }
 
-// grown returns what the agent counted between two snapshots of one epoch, and what the load truly drew.
-func grown(t *testing.T, sim *metersim.Sim, before, after exporter.NodeView) (measured, drawn energy.Energy) {
+// grown returns what the agent counted between two snapshots of one epoch, and what the meter did.
+func grown(t *testing.T, sim aMeter, before, after exporter.NodeView) (measured, counted energy.Energy) {
 	t.Helper()
 	if before.SourceEpoch != after.SourceEpoch {
 		t.Fatalf("the meter restarted between %+v and %+v", before, after)
 	}
-	return energy.Energy(*after.EnergyUJ - *before.EnergyUJ), truth(t, sim, after) - truth(t, sim, before)
+	return energy.Energy(*after.EnergyUJ - *before.EnergyUJ), total(t, sim, after) - total(t, sim, before)
 }
 
-// truth is what the node's load drew from the start of the meter's boot to the instant of the node's totals.
-func truth(t *testing.T, sim *metersim.Sim, n exporter.NodeView) energy.Energy {
+// total is what the meter had counted from the start of its boot to the instant of the node's totals.
+func total(t *testing.T, sim aMeter, n exporter.NodeView) energy.Energy {
 	t.Helper()
-	e, ok := sim.TruthAt(uint32(n.Channel), uint32(n.SourceEpoch), uint64(n.SourceAtUs))
+	e, ok := sim.TotalAt(uint32(n.Channel), uint32(n.SourceEpoch), uint64(n.SourceAtUs))
 	if !ok {
-		t.Fatalf("the meter had no boot %x", n.SourceEpoch)
+		t.Fatalf("the meter had no boot %x, or no report at %d", n.SourceEpoch, n.SourceAtUs)
 	}
 	return e
+}
+
+// drawn is what the node's load drew between two snapshots of one epoch.
+func drawn(t *testing.T, sim aMeter, before, after exporter.NodeView) energy.Energy {
+	t.Helper()
+	at := func(n exporter.NodeView) energy.Energy {
+		e, ok := sim.TruthAt(uint32(n.Channel), uint32(n.SourceEpoch), uint64(n.SourceAtUs))
+		if !ok {
+			t.Fatalf("the meter had no boot %x", n.SourceEpoch)
+		}
+		return e
+	}
+	return at(after) - at(before)
 }
 
 func TestEachLoad(t *testing.T) {
@@ -57,12 +70,15 @@ func TestEachLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := []string{
-		"constant:5W", "square:2W,8W,50ms", "square:0W,6W,25ms,20%", "sine:5W,3W,1s", "ramp:1W,5W,700ms", "trace:" + trace + ",hold",
+		"constant:5W", "square:2W,8W,50ms", "square:0W,6W,25ms,20%", "ramp:1W,5W,700ms", "trace:" + trace + ",hold",
 		"constant:1W+square:0W,2W,90ms+sine:1W,1W,3s",
 	}
 	for _, ideal := range []bool{true, false} {
 		t.Run(map[bool]string{true: "ideal sensor", false: "INA3221"}[ideal], func(t *testing.T) {
 			t.Parallel()
+			if ideal && firmware != "" {
+				t.Skip("its sensors have the resolution that sensors have")
+			}
 			var chans []metersim.Channel
 			for _, p := range programs {
 				load, err := metersim.ParseLoad(p, openFile)
@@ -89,7 +105,9 @@ func TestEachLoad(t *testing.T) {
 				return after.Nodes[0].SourceAtUs-before.Nodes[0].SourceAtUs > 10_000_000
 			})
 			for i, program := range programs {
-				measured, drawn := grown(t, sim, find(t, before, fmt.Sprintf("n%d", i+1)), find(t, after, fmt.Sprintf("n%d", i+1)))
+				from, to := find(t, before, fmt.Sprintf("n%d", i+1)), find(t, after, fmt.Sprintf("n%d", i+1))
+				measured, _ := grown(t, sim, from, to)
+				drawn := drawn(t, sim, from, to)
 				off := measured.Joules()/drawn.Joules() - 1
 				t.Logf("%-45s measured %v, drew %v: %+.4f %%", program, measured, drawn, 100*off)
 				if ideal {
@@ -143,7 +161,7 @@ func TestBadNetworkAndReboots(t *testing.T) {
 		default:
 			boots++
 			// All the new boot measured, and of the old one what came after the last look.
-			rest := energy.Energy(*n.EnergyUJ-*last.EnergyUJ) - truth(t, sim, n)
+			rest := energy.Energy(*n.EnergyUJ-*last.EnergyUJ) - total(t, sim, n)
 			if rest < -1 || rest > 20*watts*energy.Joule {
 				t.Fatalf("over a reboot the counter grew by %d µJ more than the new boot measured", rest)
 			}
@@ -251,7 +269,7 @@ func TestAgentKilled(t *testing.T) {
 		p.wait("the new boot", func() bool { n := p.node("n1"); return n.PowerUW != nil && n.SourceEpoch != uint64(boot) })
 		last = exporter.NodeView{}
 		totals(p)
-		fresh := truth(t, sim, last)
+		fresh := total(t, sim, last)
 		switch got := energy.Energy(*last.EnergyUJ); {
 		case kill && max(got-fresh, fresh-got) > 1:
 			t.Errorf("after a kill and a reboot: %v, want the new boot's %v", got, fresh)

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/exporter"
 	"github.com/wattlet/wattlet/internal/metersim"
 )
@@ -62,18 +63,59 @@ func TestMain(m *testing.M) {
 
 var testKey = []byte("0123456789abcdef0123456789abcdef")
 
-// startMeter runs a simulated meter until the test ends.
-func startMeter(t *testing.T, o metersim.Options) *metersim.Sim {
+// aMeter is what stands for the meter: the simulator, or the firmware as a process.
+type aMeter interface {
+	Run(ctx context.Context) error
+	URL() string
+	Addr() *net.UDPAddr
+	Now() time.Duration
+	Reboot()
+	BootID() uint32
+	// TruthAt is what a load drew from a boot's start until its clock read tUs, TotalAt what the meter itself had counted then. That of
+	// an ideal sensor is the same.
+	TruthAt(channel, bootID uint32, tUs uint64) (energy.Energy, bool)
+	TotalAt(channel, bootID uint32, tUs uint64) (energy.Energy, bool)
+}
+
+// firmware is the program to test with instead of the simulator, if any. make test runs all tests once with each.
+var firmware = os.Getenv("WATTLET_METER")
+
+// simulated is a simulator with sensors that are ideal.
+type simulated struct{ *metersim.Sim }
+
+func (s simulated) TotalAt(channel, bootID uint32, tUs uint64) (energy.Energy, bool) {
+	return s.TruthAt(channel, bootID, tUs)
+}
+
+// newMeter makes a meter, which is yet to run.
+func newMeter(t *testing.T, o metersim.Options) aMeter {
 	t.Helper()
 	if o.PSK == nil {
 		o.PSK = metersim.OneKey("wattlet", testKey)
 	}
-	sim, err := metersim.Listen(o)
+	if firmware == "" {
+		sim, err := metersim.Listen(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return simulated{sim}
+	}
+	f, err := metersim.NewFirmware(metersim.FirmwareOptions{Options: o, Program: firmware, Identity: "wattlet", Key: func() []byte {
+		key, _ := o.PSK("wattlet")
+		return key
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	background(t, sim.Run)
-	return sim
+	return f
+}
+
+// startMeter runs a meter until the test ends.
+func startMeter(t *testing.T, o metersim.Options) aMeter {
+	t.Helper()
+	m := newMeter(t, o)
+	background(t, m.Run)
+	return m
 }
 
 // startLink runs a network with faults in front of a meter and returns the URL behind which the meter is now.

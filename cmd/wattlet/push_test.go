@@ -180,7 +180,7 @@ func TestPushToHub(t *testing.T) {
 			p.ended = make(chan struct{}) // wait is not for agents that have ended
 			p.wait("all series have ended", func() bool { return len(ask(t, to, `{job="wattlet"}`)) == 0 })
 			close(p.ended)
-			if log := p.logged(); strings.Count(log, "level=INFO msg=\"samples are pushed\"") != 1 || strings.Contains(log, "lost") {
+			if log := p.logged(); strings.Count(log, "level=INFO msg=\"samples are pushed\"") != 1 || strings.Contains(log, "are lost") {
 				t.Errorf("the log is\n%s", log)
 			}
 		})

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wattlet/wattlet/internal/energy"
 	"github.com/wattlet/wattlet/internal/exporter"
 	"github.com/wattlet/wattlet/internal/metersim"
 )
@@ -257,7 +256,8 @@ func TestHelpAndVersion(t *testing.T) {
 
 func TestOnce(t *testing.T) {
 	t.Parallel()
-	sim := startMeter(t, metersim.Options{Channels: []metersim.Channel{{Load: metersim.Constant(5 * energy.Watt), Ideal: true}}})
+	// 0.8 A at 5.104 V are whole counts of any sensor.
+	sim := startMeter(t, metersim.Options{Channels: []metersim.Channel{{Load: metersim.Constant(4_083_200), Supply: 5_104_000, Ideal: true}}})
 	// The link is cut: datagrams vanish, so that only time tells.
 	link, silent := startLink(t, metersim.LinkOptions{Target: sim.Addr().String()})
 	link.Pause()
@@ -267,7 +267,7 @@ meters:
   attic: {url: "%s", psk_identity: wattlet, psk_file: psk}
 nodes:
   pi: {meter: bench, channel: 1}
-  nano: {meter: bench, channel: 2}
+  nano: {meter: bench, channel: 9}
   coral: {meter: attic, channel: 1}
   orin: {sysfs: hwmon}
 `, sim.URL(), silent)
@@ -281,7 +281,7 @@ nodes:
 	for i, want := range []string{
 		`NODE POWER VOLTAGE CURRENT METER CHANNEL`,
 		`orin 3\.000 W 5\.000 V (600\.0|599\.9)\d\d mA orin/hwmon 1`, // means are of whole microcoulombs
-		`pi 5\.000 W 5\.100 V 980\.[34]\d\d mA bench 1`,
+		`pi 4\.083 W 5\.104 V (800\.0|799\.9)\d\d mA bench 1`,
 	} {
 		if got := strings.Join(strings.Fields(lines[i]), " "); !regexp.MustCompile("^" + want + "$").MatchString(got) {
 			t.Errorf("line %d is %q, want %q", i, got, want)
@@ -293,13 +293,13 @@ nodes:
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || status != 0 {
 		t.Fatalf("exit status %d, %v in %q", status, err, stdout)
 	}
-	if n := find(t, v, "pi"); v.Format != "wattlet-snapshot/1" || n.PowerUW == nil || !within(float64(*n.PowerUW), 5e6, 1e-3) {
-		t.Errorf("got %s, want 5 W", stdout)
+	if n := find(t, v, "pi"); v.Format != "wattlet-snapshot/1" || n.PowerUW == nil || !within(float64(*n.PowerUW), 4.0832e6, 1e-3) {
+		t.Errorf("got %s, want 4.083 W", stdout)
 	}
 
 	for name, tc := range map[string]struct{ node, want string }{
 		"silent meter":       {"coral", "wattlet: node coral: no reading: " + silent + ": no answer: it is off, out of reach"},
-		"unconnected number": {"nano", "wattlet: node nano: no reading: meter bench gives none for channel 2\n"},
+		"unconnected number": {"nano", "wattlet: node nano: no reading: meter bench gives none for channel 9\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
