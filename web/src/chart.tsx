@@ -55,6 +55,7 @@ function options(unit: string, lines: Line[], stacked: boolean, look: Look): Par
       y: false,
     },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
+    padding: [null, 20 * k, null, null], // the last time's name is wider than half its tick
     axes: [
       { ...axisOf(look, 26), space: 70 * k, values: (_, splits, __, ___, step) => splits.map((t) => tick(t, step)) },
       { ...axisOf(look, 62), values: (_, splits) => axis(splits, unit) },
