@@ -45,6 +45,13 @@ static void load(struct meter *m) {
     m->totals = m->earlier;
 }
 
+// How far /samples reaches back for quiet loads, which take a byte for each sample and some 70 for each report; 10 s are what it is there for.
+static uint32_t ring_us(const struct meter *m) {
+    uint64_t per_second = (uint64_t)m->settings.rate * (unsigned)m->sampling.chips * INA3221_CHANNELS + 70 * 1000 / m->settings.interval;
+    uint64_t us = CONFIG_METER_RING_BYTES * 1000000ull / per_second;
+    return us < 10000000 ? (uint32_t)us : 10000000;
+}
+
 static void describe(struct meter *m) {
     struct sampler_config *c = &m->sampling;
     sampler_defaults(c);
@@ -57,7 +64,7 @@ static void describe(struct meter *m) {
 #else
     c->chips = 1;
 #endif
-    c->sweep_period_us = 1000000 / m->settings.rate;
+    c->sweep_period_us = 1000000u / m->settings.rate;
     c->report_interval_us = m->settings.interval * 1000u;
     c->power_valid_upper = CONFIG_METER_POWER_VALID_UPPER_MV / INA3221_BUS_MV;
     c->power_valid_lower = CONFIG_METER_POWER_VALID_LOWER_MV / INA3221_BUS_MV;
@@ -72,7 +79,7 @@ static void describe(struct meter *m) {
         .bus_conversion_us = conversion_us[c->conversion],
         .averaging = averaging[c->average],
         .report_interval_us = c->report_interval_us,
-        .ring_us = 10000000,
+        .ring_us = ring_us(m),
         .channels = c->chips * INA3221_CHANNELS,
     };
     snprintf(id->name, sizeof id->name, "%s", m->settings.name);
@@ -246,6 +253,7 @@ void app_main(void) {
     m->identity.boot_id = board_boot_id();
     first_key(m);
     serve_config(m);
+    telemetry_queue_init(&m->queue);
     m->lock = xSemaphoreCreateMutexStatic(&m->lock_memory);
 
     // Those that others speak to come first.

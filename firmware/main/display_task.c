@@ -10,15 +10,15 @@
 static void look(struct meter *m, struct display_view *v, uint64_t now) {
     v->channels = m->identity.channels;
     xSemaphoreTake(m->lock, portMAX_DELAY);
-    // A report that is old is not shown as if it were of now.
-    bool fresh = m->report_us != 0 && now - m->report_us < 2 * SECOND_US + 2 * m->sampling.report_interval_us;
+    // A report that is old is not shown as if it were of now. It may be a little newer than now, which was taken before the lock.
+    bool fresh = m->report_us != 0 && now < m->report_us + 2 * SECOND_US + 2 * m->sampling.report_interval_us;
     for (int i = 0; i < v->channels; i++) {
         const struct meter_channel *c = &m->channel[i];
         struct display_channel *d = &v->channel[i];
         d->number = m->identity.channel[i].number;
         memcpy(d->name, m->identity.channel[i].name, sizeof d->name);
         d->measured = fresh && c->measured;
-        d->saturated = c->saturated_us != 0 && now - c->saturated_us < 10 * SECOND_US;
+        d->saturated = c->saturated_us != 0 && now < c->saturated_us + 10 * SECOND_US;
         d->power_uw = c->last.interval.power_uw;
         d->voltage_uv = c->last.interval.voltage_uv;
         d->current_ua = c->last.interval.current_ua;

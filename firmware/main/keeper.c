@@ -69,7 +69,7 @@ static bool good(struct meter *m, uint64_t now) {
     for (int i = 0; i < SETTINGS_CHANNELS; i++) {
         measured = measured || m->channel[i].measured;
     }
-    measured = measured && m->report_us != 0 && now - m->report_us < 10 * SECOND_US;
+    measured = measured && m->report_us != 0 && now < m->report_us + 10 * SECOND_US;
     xSemaphoreGive(m->lock);
     return measured && m->server != NULL && (m->settings.ssid[0] == 0 || network_state(&m->network) == NETWORK_ONLINE);
 }

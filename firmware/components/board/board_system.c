@@ -47,7 +47,7 @@ uint32_t board_boot_id(void) {
     uint32_t id = esp_random();
     uint64_t now = board_now_us(NULL);
     for (size_t i = 0; i < sizeof mac + sizeof now; i++) {
-        uint8_t byte = i < sizeof mac ? mac[i] : (uint8_t)(now >> 8 * (i - sizeof mac));
+        uint8_t byte = (uint8_t)(i < sizeof mac ? mac[i] : now >> 8 * (i - sizeof mac));
         id = (id ^ byte) * 16777619;
     }
     return id != 0 ? id : 1;

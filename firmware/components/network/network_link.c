@@ -9,7 +9,7 @@ static struct network_link_action wait(struct network_link *l, uint32_t random) 
         ms = l->backoff_max_ms;
     }
     ms -= ms / 4 * (random & 0xffff) >> 16;
-    l->failures++;
+    l->failures += l->failures < UINT32_MAX;
     l->state = NETWORK_LINK_WAITING;
     return (struct network_link_action){.timer_ms = (uint32_t)ms};
 }
