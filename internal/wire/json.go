@@ -9,8 +9,8 @@ import (
 	"github.com/wattlet/wattlet/internal/wire/meterpb"
 )
 
-// BodyJSON renders a message as a meter does for Accept 50. It is JSON's form, but a report that would pass MaxBody leaves its
-// fault counts out and says so: six channels then fit. The firmware makes the same bytes.
+// BodyJSON renders a message as a meter does for Accept 50. It is JSON's form, but a report that would pass MaxBody has the fault
+// counts of all channels in one sum. The firmware makes the same bytes.
 func BodyJSON(m proto.Message) ([]byte, error) {
 	b, err := JSON(m)
 	r, ok := m.(*meterpb.Report)
@@ -18,9 +18,12 @@ func BodyJSON(m proto.Message) ([]byte, error) {
 		return b, err
 	}
 	v := newReportJSON(r)
-	v.FaultsCut = true
+	v.Faults = new(faultsJSON)
 	for i := range v.Channels {
 		c := &v.Channels[i]
+		v.Faults.UnmeasuredUs += c.UnmeasuredUs
+		v.Faults.Saturated += c.Saturated
+		v.Faults.SensorErrors += c.SensorErrors
 		c.UnmeasuredUs, c.Saturated, c.SensorErrors = 0, 0, 0
 	}
 	return json.Marshal(v)
@@ -95,12 +98,18 @@ func newReportJSON(m *meterpb.Report) reportJSON {
 }
 
 type reportJSON struct {
-	BootID    uint32        `json:"boot_id"`
-	Seq       uint32        `json:"seq"`
-	TUs       uint64        `json:"t_us"`
-	Sweeps    uint64        `json:"sweeps"`
-	FaultsCut bool          `json:"faults_cut,omitempty"`
-	Channels  []channelJSON `json:"channels"`
+	BootID   uint32        `json:"boot_id"`
+	Seq      uint32        `json:"seq"`
+	TUs      uint64        `json:"t_us"`
+	Sweeps   uint64        `json:"sweeps"`
+	Faults   *faultsJSON   `json:"faults,omitempty"`
+	Channels []channelJSON `json:"channels"`
+}
+
+type faultsJSON struct {
+	UnmeasuredUs uint64 `json:"unmeasured_us"`
+	Saturated    uint64 `json:"saturated"`
+	SensorErrors uint64 `json:"sensor_errors"`
 }
 
 type channelJSON struct {

@@ -41,7 +41,7 @@ static void signed_member(struct writer *w, const char *name, int64_t v)
     signed_number(w, v);
 }
 
-static void fault(struct writer *w, const char *name, uint64_t v)
+static void member_unless_zero(struct writer *w, const char *name, uint64_t v)
 {
     if (v > 0) {
         member(w, name, v);
@@ -76,14 +76,28 @@ static void string(struct writer *w, const char *s, size_t max)
     writer_byte(w, '"');
 }
 
-static void report(struct writer *w, const struct telemetry_identity *id, const struct telemetry_interval *i, bool faults)
+static void faults(struct writer *w, const struct telemetry_interval *i)
+{
+    uint64_t unmeasured_us = 0, saturated = 0, sensor_errors = 0;
+    for (int c = 0; c < i->channels; c++) {
+        unmeasured_us += i->channel[c].totals.unmeasured_us;
+        saturated += i->channel[c].totals.saturated;
+        sensor_errors += i->channel[c].totals.sensor_errors;
+    }
+    member(w, ",\"faults\":{\"unmeasured_us\":", unmeasured_us);
+    member(w, ",\"saturated\":", saturated);
+    member(w, ",\"sensor_errors\":", sensor_errors);
+    writer_byte(w, '}');
+}
+
+static void report(struct writer *w, const struct telemetry_identity *id, const struct telemetry_interval *i, bool summed)
 {
     member(w, "{\"boot_id\":", id->boot_id);
     member(w, ",\"seq\":", i->seq);
     member(w, ",\"t_us\":", i->t_us);
     member(w, ",\"sweeps\":", i->sweeps);
-    if (!faults) {
-        text(w, ",\"faults_cut\":true");
+    if (summed) {
+        faults(w, i);
     }
     text(w, ",\"channels\":");
     for (int c = 0; c < i->channels; c++) {
@@ -94,10 +108,10 @@ static void report(struct writer *w, const struct telemetry_identity *id, const 
         signed_member(w, ",\"power_uw\":", ch->interval.power_uw);
         signed_member(w, ",\"voltage_uv\":", ch->interval.voltage_uv);
         signed_member(w, ",\"current_ua\":", ch->interval.current_ua);
-        if (faults) {
-            fault(w, ",\"unmeasured_us\":", ch->totals.unmeasured_us);
-            fault(w, ",\"saturated\":", ch->totals.saturated);
-            fault(w, ",\"sensor_errors\":", ch->totals.sensor_errors);
+        if (!summed) {
+            member_unless_zero(w, ",\"unmeasured_us\":", ch->totals.unmeasured_us);
+            member_unless_zero(w, ",\"saturated\":", ch->totals.saturated);
+            member_unless_zero(w, ",\"sensor_errors\":", ch->totals.sensor_errors);
         }
         writer_byte(w, '}');
     }
@@ -107,10 +121,10 @@ static void report(struct writer *w, const struct telemetry_identity *id, const 
 size_t telemetry_json_report(const struct telemetry_identity *id, const struct telemetry_interval *i, char *out, size_t size)
 {
     struct writer w = {0};
-    report(&w, id, i, true);
-    bool faults = w.length <= TELEMETRY_MAX_BODY;
+    report(&w, id, i, false);
+    bool summed = w.length > TELEMETRY_MAX_BODY;
     w = (struct writer){(uint8_t *)out, size, 0};
-    report(&w, id, i, faults);
+    report(&w, id, i, summed);
     return writer_end(&w);
 }
 
@@ -175,7 +189,7 @@ size_t telemetry_json_error(enum telemetry_error code, const char *message, uint
     text(&w, names[code]);
     text(&w, "\",\"message\":");
     string(&w, message, TELEMETRY_MAX_MESSAGE);
-    fault(&w, ",\"retry_after_ms\":", retry_after_ms);
+    member_unless_zero(&w, ",\"retry_after_ms\":", retry_after_ms);
     writer_byte(&w, '}');
     return writer_end(&w);
 }

@@ -122,9 +122,9 @@ enum telemetry_error { TELEMETRY_BAD_REQUEST = 1, TELEMETRY_NOT_FOUND, TELEMETRY
 size_t telemetry_encode_error(enum telemetry_error code, const char *message, uint32_t retry_after_ms, uint8_t *out, size_t size);
 
 // The same as JSON, byte for byte what internal/wire makes of the message: the field names of meter.proto, numbers as numbers, and in a report
-// fault counts only where there are any, no batch and no extremes. A report of six channels is within TELEMETRY_MAX_BODY: one that would not be
-// leaves its fault counts out and says so (faults_cut). Samples are as many batches as in protobuf, or as the buffer holds; a sample
-// takes up to 6 bytes, so 7 kB hold any.
+// fault counts only where there are any, no batch and no extremes. A report that would pass TELEMETRY_MAX_BODY has the fault counts of all channels
+// in one sum; six channels of 0.1 ohm then stay within it for ten years at full scale. Samples are as many batches as in protobuf, or as the buffer
+// holds; a sample takes up to 6 bytes, so 7 kB hold any.
 size_t telemetry_json_identity(const struct telemetry_identity *id, uint64_t now_us, char *out, size_t size);
 size_t telemetry_json_report(const struct telemetry_identity *id, const struct telemetry_interval *i, char *out, size_t size);
 size_t telemetry_json_samples(const struct telemetry_ring *r, uint32_t from, char *out, size_t size);
