@@ -10,38 +10,58 @@ static uint64_t now(const struct sampler *s) {
     return s->config.now(s->config.clock_context);
 }
 
-// Cycles of a chip in one of its averages, and that many cycles at the slowest its oscillator can be, a tenth above typical.
+static const uint16_t conversion_us[] = {140, 204, 332, 588, 1100, 2116, 4156, 8244};
+static const uint16_t averages[] = {1, 4, 16, 64, 128, 256, 512, 1024};
+
+// Cycles of a chip in one of its averages.
 static uint32_t cycles_averaged(const struct sampler *s) {
-    static const uint16_t averages[] = {1, 4, 16, 64, 128, 256, 512, 1024};
     return averages[s->config.average];
 }
 
-static struct ina3221_config chip_config(const struct sampler *s) {
+static struct ina3221_config chip_config(const struct sampler_config *c) {
     return (struct ina3221_config){
-        .enabled = {true, true, true}, .average = s->config.average, .bus_time = s->config.conversion, .shunt_time = s->config.conversion,
-        .mode = INA3221_BOTH,
+        .enabled = {true, true, true}, .average = c->average, .bus_time = c->conversion, .shunt_time = c->conversion, .mode = INA3221_BOTH,
     };
 }
 
-static uint32_t typical_cycle_us(const struct sampler *s) {
-    struct ina3221_config config = chip_config(s);
+static uint32_t typical_cycle_us(const struct sampler_config *c) {
+    struct ina3221_config config = chip_config(c);
     return ina3221_cycle_us(&config);
 }
 
-// Whether the flag is up once a cycle or once an average is for the chip to say, so an average is the bound.
+// The slowest oscillator is a tenth below typical. Whether the flag is up once a cycle or once an average is for the chip to say, so an average
+// is the bound.
 static uint32_t longest_cycle_us(const struct sampler *s) {
-    return (typical_cycle_us(s) + typical_cycle_us(s) / 10) * cycles_averaged(s);
+    uint32_t typical = typical_cycle_us(&s->config);
+    return (typical + typical / 10) * cycles_averaged(s);
 }
 
 void sampler_defaults(struct sampler_config *config) {
     *config = (struct sampler_config){
-        .address = {0x41, 0x40}, .chips = SAMPLER_CHIPS, .sweep_period_us = 2000, .report_interval_us = 100000,
-        .conversion = INA3221_140_US, .average = INA3221_AVG_4, // firmware/test/sampler/README.md says why
+        .address = {0x41, 0x40}, .chips = SAMPLER_CHIPS, .report_interval_us = 100000,
         .power_valid_upper = 594, .power_valid_lower = 575, // 4.75 V and 4.6 V: boards of 5 V
     };
     for (int channel = 0; channel < SAMPLER_CHANNELS; channel++) {
         config->calibration[channel].shunt_uohm = 100000;
     }
+    sampler_rate(config, 500);
+}
+
+void sampler_rate(struct sampler_config *config, uint32_t sweeps_per_second) {
+    config->sweep_period_us = SECOND_US / sweeps_per_second;
+    config->conversion = INA3221_140_US;
+    config->average = INA3221_AVG_4;
+    while (config->average < INA3221_AVG_1024 && averages[config->average] * typical_cycle_us(config) < config->sweep_period_us) {
+        config->average++;
+    }
+}
+
+void sampler_describe(const struct sampler_config *config, struct telemetry_identity *identity) {
+    identity->sweep_period_us = config->sweep_period_us;
+    identity->report_interval_us = config->report_interval_us;
+    identity->shunt_conversion_us = identity->bus_conversion_us = conversion_us[config->conversion];
+    identity->averaging = averages[config->average];
+    identity->channels = config->chips * INA3221_CHANNELS;
 }
 
 // ---- transfers
@@ -102,7 +122,7 @@ static bool read_flags(struct sampler *s, int i, uint64_t begin_us, struct ina32
 // starts from what the register holds, which is nothing after a reset, so the first cycle goes without.
 static bool start(struct sampler *s, int i) {
     struct ina3221 *chip = &s->chip[i];
-    struct ina3221_config config = chip_config(s);
+    struct ina3221_config config = chip_config(&s->config);
     config.average = INA3221_AVG_1;
     s->settled[i] = false;
     for (int channel = 0; channel < INA3221_CHANNELS; channel++) {
@@ -159,7 +179,7 @@ static enum { UNKNOWN, SAME, DIFFERENT } compare(struct sampler *s, int i) {
 
 // Notes that a cycle of a chip that is being set up was done, and of which configuration. Returns false if it has to be set up anew.
 static bool settle(struct sampler *s, int i, uint64_t t) {
-    struct ina3221_config config = chip_config(s);
+    struct ina3221_config config = chip_config(&s->config);
     s->ready_us[i] = t;
     s->age_us[i] = 0;
     switch (compare(s, i)) {
@@ -206,10 +226,8 @@ static void measure(struct sampler *s, int i) {
         }
     }
     // Polls that are as far apart as cycles see too few of them.
-    uint32_t typical = typical_cycle_us(s);
-    uint64_t cycle = cycles ? (last - first) / cycles : 0;
-    if (cycle >= typical - typical / 10 && cycle <= longest_cycle_us(s)) {
-        s->cycle_us[i] = (uint32_t)cycle;
+    if (cycles > 0 && (last - first) / cycles < s->cycle_us[i]) {
+        s->cycle_us[i] = (uint32_t)((last - first) / cycles);
     }
 }
 
@@ -328,8 +346,8 @@ static void read_chip(struct sampler *s, int i, uint64_t tick_us, uint64_t begin
         s->counts.power_invalid += s->config.power_valid_upper && !flags.power_valid;
         if (whole) {
             follow(s, i, flags.ready, t);
-        } else if (flags.ready) {
-            s->ready_us[i] = t;
+        } else {
+            s->ready_us[i] = t; // perhaps
             s->age_us[i] = 0;
         }
     }

@@ -126,6 +126,15 @@ static bool run(const struct design *d, const struct burst *b, unsigned seconds,
     return true;
 }
 
+// How many of the errors are above a bound, in %.
+static double beyond(const struct score *s, double bound) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        n += s->sizes[i] > bound;
+    }
+    return 100.0 * n / s->n;
+}
+
 static void runs(const struct design *d, const struct burst *b, unsigned n, unsigned seconds, struct score scores[WINDOWS]) {
     world = choice = 1;
     for (int w = 0; w < WINDOWS; w++) {
@@ -153,11 +162,12 @@ static const struct design designs[] = {
     {"500/s, 140 µs", 500, INA3221_140_US, INA3221_AVG_1, 0, false},
     {"500/s, 332 µs", 500, INA3221_332_US, INA3221_AVG_1, 0, false},
     {"500/s, 332 µs, restarted at random", 500, INA3221_332_US, INA3221_AVG_1, 0, true},
+    {"250/s, 140 µs, average of 16: sampler_rate", 250, INA3221_140_US, INA3221_AVG_16, 0, false},
     {"250/s, 140 µs, average of 4", 250, INA3221_140_US, INA3221_AVG_4, 0, false},
     {"250/s, 588 µs", 250, INA3221_588_US, INA3221_AVG_1, 0, false},
-    {"100/s, 140 µs, average of 16", 100, INA3221_140_US, INA3221_AVG_16, 0, false},
+    {"100/s, 140 µs, average of 16: sampler_rate", 100, INA3221_140_US, INA3221_AVG_16, 0, false},
     {"100/s, 1100 µs", 100, INA3221_1100_US, INA3221_AVG_1, 0, false},
-    {"800/s in rotation, 140 µs, average of 4", 800, INA3221_140_US, INA3221_AVG_4, 0, false},
+    {"800/s in rotation, 140 µs, average of 4: sampler_rate", 800, INA3221_140_US, INA3221_AVG_4, 0, false},
     {"800/s in rotation, 140 µs", 800, INA3221_140_US, INA3221_AVG_1, 0, false},
 };
 static const struct burst bursts[] = {
@@ -204,15 +214,22 @@ static void table(unsigned n) {
     }
 }
 
-// What is promised: bursts of 5 ms in 25, at the default rate, over windows of 1 s, 0.7 % rms and for 19 windows of 20.
+// What is promised of bursts of 5 ms in 25 at the default rate, over windows of 1 s: that no window is off by more than 0.7 % if periods and
+// oscillators are exact; and else, when some load is in step with some chip, that 19 windows of 20 are not, and 0.7 % rms.
 static int check(void) {
-    struct score scores[WINDOWS];
-    runs(&designs[0], &bursts[1], 40, 12, scores);
-    double r = rms(&scores[0]), most = share(&scores[0], 95);
-    printf("%s, bursts of %s, %u windows of 1 s: %.2f %% rms, %.2f %% for 95 %% of them, %.2f %% the largest\n", designs[0].name, bursts[1].name, scores[0].n,
-           r, most, scores[0].max);
-    forget(scores);
-    return !(r <= 0.7 && most <= 0.7);
+    static const struct burst exact = {"5/20 ms", 5000, 25000, 0, true};
+    struct score any[WINDOWS], nominal[WINDOWS];
+    runs(&designs[0], &bursts[1], 40, 12, any);
+    runs(&designs[0], &exact, 40, 12, nominal);
+    double most = share(&any[0], 95);
+    printf("%s, bursts of 5 ms in 25, windows of 1 s\n", designs[0].name);
+    printf("exact periods and oscillators: %u windows, %.2f %% rms, %.2f %% the largest\n", nominal[0].n, rms(&nominal[0]), nominal[0].max);
+    printf("periods 2 %%, oscillators 10 %% off: %u windows, %.2f %% rms, %.2f %% for 95 %% of them, %.2f %% the largest; %.1f %% are beyond 0.7 %%\n",
+           any[0].n, rms(&any[0]), most, any[0].max, beyond(&any[0], 0.7));
+    bool good = nominal[0].max <= 0.7 && rms(&any[0]) <= 0.7 && most <= 0.7;
+    forget(any);
+    forget(nominal);
+    return !good;
 }
 
 int main(int argc, char **argv) {

@@ -54,8 +54,7 @@ void rig_init(struct rig *r, struct sampler_config *config) {
 }
 
 int rig_start(struct rig *r, const struct sampler_config *config) {
-    r->identity.sweep_period_us = config->sweep_period_us;
-    r->identity.report_interval_us = config->report_interval_us;
+    sampler_describe(config, &r->identity);
     return sampler_init(&r->sampler, config, &r->identity, &r->queue);
 }
 

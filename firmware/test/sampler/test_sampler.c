@@ -14,8 +14,10 @@ static struct sampler *const s = &r.sampler;
 // What reports said so far.
 static struct {
     uint64_t reports, batched[SAMPLER_CHANNELS], missing[SAMPLER_CHANNELS], sweeps;
-    uint64_t t_us;
+    uint64_t t_us, total, wide;
 } books;
+
+static size_t encoded; // size of the last report
 
 static void set_all(uint32_t ua) {
     for (int i = 0; i < SAMPLER_CHANNELS; i++) {
@@ -88,6 +90,15 @@ static void take(void) {
         CHECK_EQ(i->seq, books.reports + 1);
         CHECK(i->t_us > books.t_us);
         CHECK_EQ(i->interval_us, i->t_us - books.t_us);
+        // All sweeps of a report are a period apart, up to its time, unless there was a hole before them.
+        uint64_t span = (i->sweeps - books.total) * config.sweep_period_us;
+        CHECK(i->interval_us >= span);
+        books.wide += i->interval_us > span;
+        CHECK(books.wide <= s->counts.holes);
+        uint8_t body[TELEMETRY_MAX_BODY];
+        encoded = telemetry_encode_report(&r.identity, i, body, sizeof body);
+        CHECK(encoded > 0);
+        books.total = i->sweeps;
         books.t_us = i->t_us;
         books.reports++;
         for (int channel = 0; channel < SAMPLER_CHANNELS; channel++) {
@@ -228,42 +239,118 @@ static void test_brown_out(void) {
     }
 }
 
-// Where the power goes away between two transfers of a sweep.
+// A bus between the sampler and the chips, on which something happens to transfers that are chosen.
 static struct {
     struct ina3221_bus bus;
-    int countdown, chip;
-} cut;
+    int countdown, chip; // reads until that chip loses its supply for a moment
+    int writes;          // that fail
+    int reg, reads;      // a register of any chip, and how many reads of it break
+} between;
 
-static int cut_read(void *context, uint8_t address, uint8_t reg, uint8_t *bytes, size_t n) {
+static int between_read(void *context, uint8_t address, uint8_t reg, uint8_t *bytes, size_t n) {
     (void)context;
-    if (cut.countdown-- == 0) {
-        fake_ina3221_power(&r.chip[cut.chip], false);
-        fake_ina3221_power(&r.chip[cut.chip], true);
+    if (between.countdown-- == 0) {
+        fake_ina3221_power(&r.chip[between.chip], false);
+        fake_ina3221_power(&r.chip[between.chip], true);
     }
-    return cut.bus.read(cut.bus.context, address, reg, bytes, n);
+    int result = between.bus.read(between.bus.context, address, reg, bytes, n);
+    if (reg == between.reg && between.reads > 0) {
+        between.reads--;
+        return -1;
+    }
+    return result;
 }
 
-static int cut_write(void *context, uint8_t address, const uint8_t *bytes, size_t n) {
+static int between_write(void *context, uint8_t address, const uint8_t *bytes, size_t n) {
     (void)context;
-    return cut.bus.write(cut.bus.context, address, bytes, n);
+    if (between.writes > 0) {
+        between.writes--;
+        return -1;
+    }
+    return between.bus.write(between.bus.context, address, bytes, n);
+}
+
+static void fresh_between(void) {
+    fresh(BOOK_UA);
+    memset(&between, 0, sizeof between);
+    between.bus = config.bus;
+    between.countdown = -1;
+    config.bus = (struct ina3221_bus){.read = between_read, .write = between_write};
 }
 
 static void test_brown_out_within_a_sweep(void) {
     for (int at = 0; at < 20; at++) {
         for (int chip = 0; chip < SAMPLER_CHIPS; chip++) {
-            fresh(BOOK_UA);
-            cut.bus = config.bus;
-            cut.countdown = -1;
-            cut.chip = chip;
-            config.bus = (struct ina3221_bus){.read = cut_read, .write = cut_write};
+            fresh_between();
+            between.chip = chip;
             CHECK_EQ(rig_start(&r, &config), 2);
             sweeps(20);
-            cut.countdown = at;
+            between.countdown = at;
             sweeps(60); // take finds what is measured to be what there is
             CHECK_EQ(s->counts.resets, 1);
             CHECK_EQ(s->metering.account[chip * 3].min_bus, 625);
         }
     }
+}
+
+// One transfer that fails while a chip is set up does not send it away.
+static void test_setting_up(void) {
+    fresh_between();
+    between.writes = 1;
+    CHECK_EQ(rig_start(&r, &config), 2);
+    sweeps(20);
+    CHECK_EQ(errors(0), 0);
+    between.countdown = 0;
+    between.writes = 1;
+    sweeps(20);
+    CHECK(s->settled[0] && s->settled[1]);
+    CHECK_EQ(s->counts.resets, 1);
+    CHECK(errors(0) < 10);
+}
+
+// A read of the flags that broke has cleared them: nothing is concluded from what the second says.
+static void test_broken_flags(void) {
+    fresh_between();
+    CHECK_EQ(rig_start(&r, &config), 2);
+    sweeps(20);
+    between.reg = 0x0f;
+    for (int i = 0; i < 500; i++) {
+        between.reads = 1;
+        sweeps(1);
+    }
+    CHECK_EQ(s->counts.retried, 500);
+    CHECK_EQ(s->counts.repeated + s->counts.missed + s->counts.resets, 0);
+    CHECK_EQ(errors(0) + errors(3), 0);
+}
+
+// A voltage that could not be read is not taken from before.
+static void test_voltage_unknown(void) {
+    fresh_between();
+    CHECK_EQ(rig_start(&r, &config), 2);
+    sweeps(20);
+    between.reg = 0x02;
+    between.reads = 2;
+    sweeps(1);
+    CHECK_EQ(errors(0), 1);
+    CHECK_EQ(errors(1) + errors(3), 0);
+    // In rotation, not until its next turn.
+    s->rotate = true;
+    while (s->turn != 0) {
+        sweeps(1);
+    }
+    between.reads = 2;
+    sweeps(10);
+    CHECK_EQ(errors(0), 4);
+    CHECK_EQ(errors(1) + errors(2) + errors(3), 0);
+    // After a brown-out, each waits for its turn.
+    between.countdown = 0;
+    sweeps(60);
+    uint64_t e[3] = {errors(0) - 4, errors(1), errors(2)}, least = e[0], most = e[0];
+    for (int i = 1; i < 3; i++) {
+        least = e[i] < least ? e[i] : least;
+        most = e[i] > most ? e[i] : most;
+    }
+    CHECK_EQ(most - least, 2);
 }
 
 static void test_away(void) {
@@ -407,8 +494,27 @@ static void test_early_reports(void) {
     uint64_t begin = s->tick_us;
     sweeps(2000);
     CHECK(books.reports > (s->tick_us - begin) / 200000 + 5);
-    CHECK(r.last.batch_length < TELEMETRY_MAX_BODY);
     CHECK_EQ(r.queue.dropped, 0);
+    // They are as full as can be, so that there are no more of them than need be.
+    uint64_t early = 0;
+    for (int i = 0; i < 2000; i++) {
+        uint64_t reports = books.reports;
+        sweeps(1);
+        if (books.reports != reports && r.last.t_us % 200000) {
+            early++;
+            CHECK(encoded > TELEMETRY_MAX_BODY - 2 * SAMPLER_CHANNELS - 8);
+        }
+    }
+    CHECK(early > 5);
+    // With ticks left out at all places of a report.
+    for (int i = 0; i < 3000; i++) {
+        if (i % 7 == 0) {
+            fake_i2c_advance_to(&r.wire, (s->tick_us + 6000) * 1000);
+        }
+        sweeps(1);
+    }
+    CHECK(s->counts.skipped > 800);
+    CHECK_EQ(s->counts.holes, 1);
 }
 
 // The sum of what was read and what was lost is what the chip converted.
@@ -431,6 +537,12 @@ static void test_cycles(void) {
         CHECK_EQ(ppm <= 0, missed > repeated); // up to 4000 ppm a cycle is shorter than the period
         CHECK(missed + repeated > 50);
     }
+    // Polls that are further apart than cycles cannot measure them: then it is the most that a cycle can be.
+    fresh(BOOK_UA);
+    config.average = INA3221_AVG_1;
+    r.wire.overhead_us = 900;
+    CHECK_EQ(rig_start(&r, &config), 2);
+    CHECK_EQ(s->cycle_us[0], 924);
     // An average holds the cycles between.
     fresh(BOOK_UA);
     CHECK_EQ(rig_start(&r, &config), 2);
@@ -458,14 +570,6 @@ static void test_rotation(void) {
     r.wire.overhead_us = 0;
     sweeps(100);
     CHECK(s->rotate);
-    // A voltage that could not be read is not taken from before.
-    uint64_t before = errors(0);
-    while (s->turn != 0) {
-        sweeps(1);
-    }
-    cut.bus = s->config.bus;
-    sweeps(1);
-    CHECK_EQ(errors(0), before);
     // A fault makes a sweep long, but not the bus slow.
     fresh(BOOK_UA);
     CHECK_EQ(rig_start(&r, &config), 2);
@@ -520,6 +624,22 @@ static void test_power_valid(void) {
     CHECK_EQ(s->counts.power_invalid, 0);
 }
 
+static void test_rate(void) {
+    static const struct { uint32_t rate, period_us, averaging; } cases[] = {
+        {1200, 833, 4}, {500, 2000, 4}, {300, 3333, 4}, {250, 4000, 16}, {100, 10000, 16}, {50, 20000, 64}, {1, 1000000, 1024},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fresh(BOOK_UA);
+        sampler_rate(&config, cases[i].rate);
+        sampler_describe(&config, &r.identity);
+        CHECK_EQ(r.identity.sweep_period_us, cases[i].period_us);
+        CHECK_EQ(r.identity.shunt_conversion_us, 140);
+        CHECK_EQ(r.identity.averaging, cases[i].averaging);
+        CHECK_EQ(r.identity.report_interval_us, 100000);
+        CHECK_EQ(r.identity.channels, 6);
+    }
+}
+
 static void test_arguments(void) {
     static const struct { size_t offset; uint32_t value; } wrong[] = {
         {offsetof(struct sampler_config, sweep_period_us), 0}, {offsetof(struct sampler_config, sweep_period_us), 2000000},
@@ -529,12 +649,13 @@ static void test_arguments(void) {
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         fresh(BOOK_UA);
+        sampler_describe(&config, &r.identity);
         memcpy((char *)&config + wrong[i].offset, &wrong[i].value, sizeof wrong[i].value);
-        CHECK_EQ(rig_start(&r, &config), INA3221_ARGUMENT);
+        CHECK_EQ(sampler_init(s, &config, &r.identity, &r.queue), INA3221_ARGUMENT);
     }
     fresh(BOOK_UA);
     r.identity.channels = 3;
-    CHECK_EQ(rig_start(&r, &config), INA3221_ARGUMENT);
+    CHECK_EQ(sampler_init(s, &config, &r.identity, &r.queue), INA3221_ARGUMENT);
     config.chips = 1;
     CHECK_EQ(rig_start(&r, &config), 1);
 }
@@ -636,6 +757,9 @@ int main(int argc, char **argv) {
     RUN(test_retry);
     RUN(test_brown_out);
     RUN(test_brown_out_within_a_sweep);
+    RUN(test_setting_up);
+    RUN(test_broken_flags);
+    RUN(test_voltage_unknown);
     RUN(test_away);
     RUN(test_rewritten);
     RUN(test_identity);
@@ -647,6 +771,7 @@ int main(int argc, char **argv) {
     RUN(test_rotation);
     RUN(test_stuck_bus);
     RUN(test_power_valid);
+    RUN(test_rate);
     RUN(test_arguments);
     // Thousands on a PC; the 32-bit machine is slow and sees some of the same.
     test_any_faults(argc > 1 ? strtoull(argv[1], NULL, 10) : sizeof(void *) > 4 ? 3000 : 100);

@@ -12,9 +12,10 @@
 // chip was not reset before or while they were read. Without that register the readings of the sweep are not taken; nor are those of a chip
 // that was configured and has not finished a cycle since.
 //
-// The chips convert by themselves, in cycles of about 2 ms that no tick is in step with. The conversion-ready flag, read with each sweep,
-// tells whether a cycle was done since: if not, the same conversions are read twice (repeated). If more than one was done, conversions were
-// lost (missed): the flag is one bit, but the length of a cycle is measured at the start. Neither changes what time is measured.
+// The chips convert by themselves, in cycles that no tick is in step with, of 0.84 ms by default, and average what lies between two sweeps. The
+// conversion-ready flag, read with each sweep, tells whether a cycle was done since: if not, the same conversions are read twice (repeated). If
+// more were done than the average holds, conversions were lost (missed): the flag is one bit, but the length of a cycle is measured at the
+// start. Neither changes what time is measured.
 #pragma once
 
 #include <stdbool.h>
@@ -36,10 +37,10 @@ struct sampler_config {
     uint8_t address[SAMPLER_CHIPS];
     int chips;
     struct metering_calibration calibration[METERING_MAX_CHANNELS]; // by channel, 3 for each chip
-    uint32_t sweep_period_us;    // 2000; 500 to 1,000,000
+    uint32_t sweep_period_us;    // 500 to 1,000,000; sampler_rate sets it with the two below
     uint32_t report_interval_us; // 100000; at least a period
     enum ina3221_time conversion; // of shunt and bus
-    enum ina3221_average average; // in the chip
+    enum ina3221_average average; // in the chip: an exponential filter, of some such cycles
     // Power-valid limits in counts of 8 mV: below lower the supply of the boards is failing. 0 leaves the chip's.
     int16_t power_valid_upper, power_valid_lower;
     // The clock in us since boot.
@@ -90,6 +91,11 @@ struct sampler {
 
 // Sets the defaults: 500 sweeps and 10 reports a second, the earlier boards' addresses, 0.1 ohm. Bus and clock remain to be set.
 void sampler_defaults(struct sampler_config *config);
+// Sets the period, and the chips to convert as fast as they can and to average until they are read: so all conversions count, not only those
+// that happen to be read, and the energy of short bursts is nearer the truth. firmware/test/sampler/README.md has by how much.
+void sampler_rate(struct sampler_config *config, uint32_t sweeps_per_second);
+// Says how the sensors are run in the fields of an identity.
+void sampler_describe(const struct sampler_config *config, struct telemetry_identity *identity);
 // Finds the chips, starts them and measures their cycles, which takes 0.1 s each. A chip that does not answer is looked for again each
 // second; its channels are unmeasured until then. Returns the number of chips found, or INA3221_ARGUMENT.
 int sampler_init(struct sampler *s, const struct sampler_config *config, const struct telemetry_identity *identity, struct telemetry_queue *queue);
