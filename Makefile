@@ -129,6 +129,10 @@ firmware-test: firmware ## Tests of the firmware: sanitizers, fuzzing, a 32-bit 
 	$(call step,the agent's tests with the firmware as the meter)
 	@WATTLET_METER=$(CURDIR)/bin/wattlet-meter go test ./cmd/wattlet ./cmd/wattctl
 
+.PHONY: check-idf
+check-idf: ## IDF_PATH=...: the firmware against the headers and options of that ESP-IDF, without building it
+	@python3 firmware/test/idf/check-idf $(or $(IDF_PATH),$(error say where ESP-IDF is: make check-idf IDF_PATH=...)) $(ARGS)
+
 .PHONY: dashboards
 dashboards: ## Write deploy/grafana anew, from tools/grafana
 	@GOWORK=off go run -C tools/grafana . $(CURDIR)/deploy/grafana

@@ -64,24 +64,17 @@ static void describe(struct meter *m) {
 #else
     c->chips = 1;
 #endif
-    c->sweep_period_us = 1000000u / m->settings.rate;
+    sampler_rate(c, m->settings.rate);
     c->report_interval_us = m->settings.interval * 1000u;
     c->power_valid_upper = CONFIG_METER_POWER_VALID_UPPER_MV / INA3221_BUS_MV;
     c->power_valid_lower = CONFIG_METER_POWER_VALID_LOWER_MV / INA3221_BUS_MV;
 
-    static const uint16_t conversion_us[] = {140, 204, 332, 588, 1100, 2116, 4156, 8244};
-    static const uint16_t averaging[] = {1, 4, 16, 64, 128, 256, 512, 1024};
     struct telemetry_identity *id = &m->identity;
     *id = (struct telemetry_identity){
         .max_observers = CONFIG_METER_MAX_OBSERVERS,
-        .sweep_period_us = c->sweep_period_us,
-        .shunt_conversion_us = conversion_us[c->conversion],
-        .bus_conversion_us = conversion_us[c->conversion],
-        .averaging = averaging[c->average],
-        .report_interval_us = c->report_interval_us,
         .ring_us = ring_us(m),
-        .channels = c->chips * INA3221_CHANNELS,
     };
+    sampler_describe(c, id);
     snprintf(id->name, sizeof id->name, "%s", m->settings.name);
     snprintf(id->hardware, sizeof id->hardware, "esp32-%dxina3221", c->chips);
     snprintf(id->firmware_version, sizeof id->firmware_version, "%s", board_firmware_version());

@@ -32,6 +32,20 @@ void fake_idf_reset(void) {
     idf.image = ESP_OTA_IMG_VALID;
 }
 
+// Of the linker, for the section.
+extern uint8_t __start_rtc_noinit[] __attribute__((weak)), __stop_rtc_noinit[] __attribute__((weak));
+
+uint8_t *fake_idf_rtc(size_t *size) {
+    *size = (size_t)(__stop_rtc_noinit - __start_rtc_noinit);
+    return __start_rtc_noinit;
+}
+
+void fake_idf_rtc_scramble(void) {
+    size_t size;
+    uint8_t *rtc = fake_idf_rtc(&size);
+    esp_fill_random(rtc, size);
+}
+
 // ---- time. Asking for it takes a microsecond, so that a loop that waits for it ends.
 
 int64_t esp_timer_get_time(void) {

@@ -115,6 +115,9 @@ extern struct fake_idf idf;
 
 // All as at power-on, but for the random number and what is in RTC memory.
 void fake_idf_reset(void);
+// RTC memory, all of it; a power-on leaves it random.
+uint8_t *fake_idf_rtc(size_t *size);
+void fake_idf_rtc_scramble(void);
 // Delivers events in their order until there are none.
 void fake_idf_events(void);
 void fake_idf_post(esp_event_base_t base, int32_t id, const void *data, size_t size);

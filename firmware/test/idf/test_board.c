@@ -202,18 +202,11 @@ static struct settings_totals totals(uint32_t sequence, int64_t uj) {
     return t;
 }
 
-// Leaves RTC memory with two old records: one in the flash that is newer is then taken, as if there were none.
-static void forget(uint32_t sequence) {
-    for (uint32_t i = 0; i < 2; i++) {
-        struct settings_totals t = totals(sequence - 100 - i, -1);
-        board_totals_remember(&t);
-    }
-}
 
 static void totals_the_newest_counts(void) {
     fake_idf_reset();
     CHECK(board_store_open());
-    forget(1000);
+    fake_idf_rtc_scramble();
     struct settings_totals t = totals(1000, 5), found;
     CHECK(board_totals_save(&t));
     CHECK(board_totals_load(&found));
@@ -227,12 +220,12 @@ static void totals_the_newest_counts(void) {
     CHECK(board_totals_load(&found));
     CHECK_EQ(found.channel[3].energy_uj, 6);
     // A start later, with power gone: the flash's.
-    forget(1000);
+    fake_idf_rtc_scramble();
     CHECK(board_totals_load(&found));
     CHECK_EQ(found.channel[3].energy_uj, 5);
     // Sequence numbers may go round.
     t = totals(UINT32_MAX, 7);
-    forget(UINT32_MAX);
+    fake_idf_rtc_scramble();
     board_totals_save(&t);
     board_totals_save(&t);
     board_totals_remember(&t);
@@ -241,10 +234,42 @@ static void totals_the_newest_counts(void) {
     CHECK_EQ(found.sequence, 0);
 }
 
+static void totals_in_rtc_memory(void) {
+    fake_idf_reset();
+    CHECK(board_store_open());
+    struct settings_totals t, found;
+    // Random bytes are no record, whatever they are.
+    for (int i = 0; i < 1000; i++) {
+        fake_idf_rtc_scramble();
+        CHECK(!board_totals_load(&found));
+        CHECK_EQ(found.sequence, 0);
+    }
+    // A reset in the midst of writing a record, at any byte, leaves the one before.
+    size_t size;
+    uint8_t *rtc = fake_idf_rtc(&size), before[1024], after[1024];
+    CHECK(size != 0 && size <= sizeof before);
+    for (uint32_t sequence = 50; sequence < 52; sequence++) {
+        t = totals(sequence - 2, 1);
+        board_totals_remember(&t);
+        t.channel[3].energy_uj = 2;
+        board_totals_remember(&t);
+        memcpy(before, rtc, size);
+        t.channel[3].energy_uj = 3;
+        board_totals_remember(&t);
+        memcpy(after, rtc, size);
+        for (size_t i = 0; i <= size; i++) {
+            memcpy(rtc, after, i);
+            memcpy(rtc + i, before + i, size - i);
+            CHECK(board_totals_load(&found));
+            CHECK(found.channel[3].energy_uj == 2 || found.channel[3].energy_uj == 3);
+        }
+    }
+}
+
 static void totals_one_record_broken(void) {
     fake_idf_reset();
     CHECK(board_store_open());
-    forget(2000);
+    fake_idf_rtc_scramble();
     struct settings_totals t, found;
     for (uint32_t i = 0; i < 5; i++) {
         t = totals(2000 + i, 100 + i);
@@ -418,6 +443,7 @@ int main(void) {
     RUN(settings_are_not_erased_before_they_are_saved);
     RUN(totals_that_cannot_be_read_are_erased);
     RUN(totals_the_newest_counts);
+    RUN(totals_in_rtc_memory);
     RUN(totals_one_record_broken);
     RUN(display_is_looked_for);
     RUN(lines);

@@ -1,3 +1,4 @@
 #pragma once
 #define IRAM_ATTR
-#define RTC_NOINIT_ATTR
+// A section of its own here too, so that tests can do to it what a power-on does.
+#define RTC_NOINIT_ATTR __attribute__((section("rtc_noinit")))
