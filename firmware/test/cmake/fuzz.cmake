@@ -1,4 +1,5 @@
-# firmware_fuzz(NAME SOURCES file... COMPONENTS name... [CORPUS folder] [DICTIONARY file] [RUNS n] [OPTIONS ...])
+# firmware_fuzz(NAME SOURCES file... COMPONENTS name... [CORPUS folder] [DICTIONARY file] [RUNS n] [OPTIONS ...]
+#               [INCLUDES folder...] [LIBRARIES ...])
 #
 # builds a libFuzzer target with ASan and UBSan by clang, whatever the other programs are built by, and runs it briefly as a test: the corpus
 # first, then so many inputs from a fixed seed. Longer, in the build folder: ./NAME corpus-NAME FOLDER. What it finds is left in the build
@@ -24,7 +25,7 @@ endif()
 set_property(GLOBAL PROPERTY firmware_fuzz_works ${fuzz_works})
 
 function(firmware_fuzz name)
-  cmake_parse_arguments(PARSE_ARGV 1 t "" "CORPUS;DICTIONARY;RUNS" "SOURCES;COMPONENTS;OPTIONS")
+  cmake_parse_arguments(PARSE_ARGV 1 t "" "CORPUS;DICTIONARY;RUNS" "SOURCES;COMPONENTS;OPTIONS;INCLUDES;LIBRARIES")
   if(t_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "${name}: what is ${t_UNPARSED_ARGUMENTS}?")
   endif()
@@ -37,7 +38,7 @@ function(firmware_fuzz name)
     get_filename_component(source ${source} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
     list(APPEND sources ${source})
   endforeach()
-  set(includes ${CMAKE_CURRENT_SOURCE_DIR})
+  set(includes ${CMAKE_CURRENT_SOURCE_DIR} ${t_INCLUDES})
   foreach(component IN LISTS t_COMPONENTS)
     firmware_component(${component} component_sources component_includes)
     list(APPEND sources ${component_sources})
@@ -45,10 +46,11 @@ function(firmware_fuzz name)
   endforeach()
   list(REMOVE_DUPLICATES includes)
   list(TRANSFORM includes PREPEND -I)
+  list(TRANSFORM t_LIBRARIES PREPEND -l)
   set(program ${CMAKE_CURRENT_BINARY_DIR}/${name})
   add_custom_command(OUTPUT ${program}
     COMMAND ${FUZZ_CC} -std=c11 -O1 -g ${FIRMWARE_WARNINGS} -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-      ${includes} ${sources} -o ${program}
+      ${includes} ${sources} ${t_LIBRARIES} -o ${program}
     DEPENDS ${sources} VERBATIM COMMENT "Building fuzz target ${name}")
   add_custom_target(${name}-fuzz ALL DEPENDS ${program})
   if(NOT t_RUNS)

@@ -418,6 +418,29 @@ static void no_byte_is_wasted_and_none_too_many(void)
     CHECK(full > 1000);
 }
 
+// Of a single channel at rest the list of past batches is larger than the report: it is the list that may not be too large, and it is filled to the last
+// byte.
+static void the_list_fits_as_well(void)
+{
+    identify(1);
+    struct metering_calibration c = id.channel[0].calibration;
+    CHECK(metering_init(&meter, &c, 1));
+    now_us = closed_us = 0;
+    id.sweep_period_us = 100;
+    interval = (struct telemetry_interval){.channels = 1};
+    telemetry_batch_reset(&batch);
+    telemetry_ring_init(&ring, ring_buffer, sizeof ring_buffer, id.boot_id);
+    const int16_t zero[1] = {0};
+    while (fits(zero, zero, all_ok)) {
+        sweep(zero, zero, all_ok);
+    }
+    CHECK(batch.sweeps < TELEMETRY_MAX_SWEEPS);
+    close_report();
+    CHECK_EQ(list_size(), TELEMETRY_MAX_BODY);
+    CHECK(telemetry_encode_report(&id, &interval, body, sizeof body) < TELEMETRY_MAX_BODY);
+    CHECK_EQ(telemetry_encode_samples(&ring, 1, body, sizeof body), TELEMETRY_MAX_BODY - LIST_NEXT + 2);
+}
+
 // The bound for all reports is that of the largest one, and no larger.
 static void the_largest_report(void)
 {
@@ -748,6 +771,7 @@ int main(int argc, char **argv)
     RUN(for_go_to_read);
     RUN(a_hundred_sweeps_fit);
     RUN(no_byte_is_wasted_and_none_too_many);
+    RUN(the_list_fits_as_well);
     RUN(the_largest_report);
     RUN(one_sweep_always_fits);
     RUN(a_batch_does_not_overflow);
