@@ -216,7 +216,8 @@ static void serve_task(void *argument) {
 
 // ---- start
 
-static TaskHandle_t start(TaskFunction_t body, const char *name, StackType_t *stack, uint32_t size, StaticTask_t *task, UBaseType_t priority, int core) {
+static TaskHandle_t start(TaskFunction_t body, const char *name, StackType_t *stack, uint32_t size, StaticTask_t *task, UBaseType_t priority,
+                          int core) {
     return xTaskCreateStaticPinnedToCore(body, name, size, &meter, priority, stack, task, core);
 }
 #define START(body, name, stack_size, priority, core) \
