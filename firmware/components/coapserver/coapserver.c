@@ -19,8 +19,9 @@ enum {
     IDENTITY = 64,           // longest identity that is compared, RFC 4279 section 5.3 asks for no less than 128 bytes in general
     KEY = 64,
     TOKEN = 8,               // RFC 7252 section 3
-    BODY = 8192,             // the longest JSON: the samples of a ring's part that is 1,024 bytes in protobuf
-    REPORT_JSON = 4096,
+    BODY = 6144,             // the longest: JSON of samples that are 1,024 bytes in protobuf, or of an identity with the longest names
+    SHORT = 1280,            // everything else but reports
+    REPORT_JSON = 2048,
     MESSAGE = 120,           // of an Error, meter.proto
     FORMAT_LINKS = 40,
     FORMAT_PROTOBUF = 42,
@@ -61,13 +62,13 @@ struct resource {
     enum what what;
 };
 
-// A body of more than one block, which must not change while a peer fetches it.
-struct blocks {
+// The last body that was long or asked for in blocks. It must not change while a peer fetches it.
+struct kept {
     enum what what;
     uint16_t format;
     uint32_t from, etag;
     uint64_t made_us;
-    size_t length;
+    size_t length; // 0: none
     uint8_t body[BODY];
 };
 
@@ -91,8 +92,8 @@ struct coapserver {
     size_t report_json_length;
     uint32_t report_json_seq; // 0: not encoded
 
-    uint8_t body[BODY];
-    struct blocks blocks;
+    uint8_t body[SHORT];
+    struct kept kept;
 
     bool notifying; // the handler is called for a notification, not for a request
     uint32_t round; // of notifications
@@ -283,8 +284,8 @@ static void fail(struct exchange *x, coap_pdu_code_t code, enum telemetry_error 
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    size_t n = x->format == FORMAT_JSON ? telemetry_json_error(why, message, retry_ms, (char *)body, BODY)
-                                        : telemetry_encode_error(why, message, retry_ms, body, BODY);
+    size_t n = x->format == FORMAT_JSON ? telemetry_json_error(why, message, retry_ms, (char *)body, SHORT)
+                                        : telemetry_encode_error(why, message, retry_ms, body, SHORT);
     coap_pdu_set_code(x->response, code);
     add_number(x->response, COAP_OPTION_CONTENT_FORMAT, x->format);
     if (retry_ms) {
@@ -321,31 +322,33 @@ static void answer(struct exchange *x, uint16_t format, const uint8_t *body, siz
     }
 }
 
-// Answers with a body that depends on time, so that it has to be kept if it goes out in blocks.
-static void answer_kept(struct exchange *x, enum what what, uint32_t from, const uint8_t *body, size_t length, const uint32_t *etag) {
-    struct blocks *b = &x->server->blocks;
-    if (x->in_blocks || length > BLOCK) {
-        b->what = what;
-        b->format = x->format;
-        b->from = from;
-        b->etag = etag ? *etag : hash(body, length);
-        b->made_us = now_us(x->server);
-        b->length = length;
-        memcpy(b->body, body, length);
-    }
-    answer(x, x->format, body, length, etag);
+// Answers with the kept body.
+static void answer_kept(struct exchange *x) {
+    const struct kept *k = &x->server->kept;
+    answer(x, k->format, k->body, k->length, &k->etag);
 }
 
-// Answers with a kept body, if it is the one asked for: a further block of it, or the first one to another peer soon after.
+// Answers with the kept body, if it is the one asked for: a further block of it, or the first one to another peer soon after.
 static bool answer_from_kept(struct exchange *x, enum what what, uint32_t from) {
-    const struct blocks *b = &x->server->blocks;
+    const struct kept *k = &x->server->kept;
     bool further = x->in_blocks && x->block.num > 0;
-    bool soon = what == METER && now_us(x->server) - b->made_us < IDENTITY_KEPT_US;
-    if (!b->length || b->what != what || b->format != x->format || b->from != from || !(further || soon)) {
+    bool soon = what == METER && now_us(x->server) - k->made_us < IDENTITY_KEPT_US;
+    if (!k->length || k->what != what || k->format != x->format || k->from != from || !(further || soon)) {
         return false;
     }
-    answer(x, b->format, b->body, b->length, &b->etag);
+    answer_kept(x);
     return true;
+}
+
+// Says of what the kept body is from now on. With length 0 there is none.
+static void keep(struct exchange *x, enum what what, uint32_t from, size_t length, const uint32_t *etag) {
+    struct kept *k = &x->server->kept;
+    k->what = what;
+    k->format = x->format;
+    k->from = from;
+    k->length = length;
+    k->etag = etag ? *etag : hash(k->body, length);
+    k->made_us = now_us(x->server);
 }
 
 static void answer_meter(struct exchange *x) {
@@ -353,20 +356,21 @@ static void answer_meter(struct exchange *x) {
     if (answer_from_kept(x, METER, 0)) {
         return;
     }
-    size_t n = x->format == FORMAT_JSON ? telemetry_json_identity(s->config.meter, now_us(s), (char *)s->body, BODY)
-                                        : telemetry_encode_identity(s->config.meter, now_us(s), s->body, BODY);
-    if (!n) {
+    uint8_t *body = s->kept.body;
+    keep(x, METER, 0, x->format == FORMAT_JSON ? telemetry_json_identity(s->config.meter, now_us(s), (char *)body, BODY)
+                                               : telemetry_encode_identity(s->config.meter, now_us(s), body, BODY), NULL);
+    if (!s->kept.length) {
         fail(x, COAP_RESPONSE_CODE_INTERNAL_ERROR, TELEMETRY_INTERNAL, 0, "the identity does not fit");
         return;
     }
-    answer_kept(x, METER, 0, s->body, n, NULL);
+    answer_kept(x);
 }
 
 static void answer_time(struct exchange *x, uint64_t received_us) {
     struct coapserver *s = x->server;
     uint32_t boot = s->config.meter->boot_id;
-    size_t n = x->format == FORMAT_JSON ? telemetry_json_time(boot, received_us, now_us(s), (char *)s->body, BODY)
-                                        : telemetry_encode_time(boot, received_us, now_us(s), s->body, BODY);
+    size_t n = x->format == FORMAT_JSON ? telemetry_json_time(boot, received_us, now_us(s), (char *)s->body, SHORT)
+                                        : telemetry_encode_time(boot, received_us, now_us(s), s->body, SHORT);
     answer(x, x->format, s->body, n, NULL);
 }
 
@@ -410,13 +414,20 @@ static void answer_samples(struct exchange *x) {
     if (answer_from_kept(x, SAMPLES, from)) {
         return;
     }
-    size_t n = x->format == FORMAT_JSON ? telemetry_json_samples(&s->ring, from, (char *)s->body, BODY)
-                                        : telemetry_encode_samples(&s->ring, from, s->body, BODY);
-    if (!n) {
+    if (x->format == FORMAT_PROTOBUF && !x->in_blocks) {
+        // What agents ask for does not take the place of what a person fetches in blocks.
+        size_t n = telemetry_encode_samples(&s->ring, from, s->body, SHORT);
+        answer(x, x->format, s->body, n, NULL);
+        return;
+    }
+    uint8_t *body = s->kept.body;
+    keep(x, SAMPLES, from, x->format == FORMAT_JSON ? telemetry_json_samples(&s->ring, from, (char *)body, BODY)
+                                                    : telemetry_encode_samples(&s->ring, from, body, BODY), NULL);
+    if (!s->kept.length) {
         fail(x, COAP_RESPONSE_CODE_INTERNAL_ERROR, TELEMETRY_INTERNAL, 0, "the samples do not fit; ask without Accept");
         return;
     }
-    answer_kept(x, SAMPLES, from, s->body, n, NULL);
+    answer_kept(x);
 }
 
 // The value of Observe in a request, or -1.
@@ -463,7 +474,11 @@ static void answer_power(struct exchange *x, struct peer *p) {
         body = (const uint8_t *)s->report_json;
         n = s->report_json_length;
     }
-    answer_kept(x, POWER, 0, body, n, &s->last.seq);
+    if (x->in_blocks || n > BLOCK) {
+        memcpy(s->kept.body, body, n);
+        keep(x, POWER, 0, n, &s->last.seq);
+    }
+    answer(x, x->format, body, n, &s->last.seq);
 }
 
 // A notification that could not be sent is made again at any time. It looks like an observer's NON request, which therefore is not refused either.

@@ -128,7 +128,16 @@ static void *reader(void *context) {
 
 bool feed_read(struct feed *f, int fd) {
     f->fd = fd;
-    return pthread_create(&f->reader, NULL, reader, f) == 0;
+    pthread_t thread;
+    // Nobody can join it: it may wait for its stream for ever.
+    return pthread_create(&thread, NULL, reader, f) == 0 && pthread_detach(thread) == 0;
+}
+
+bool feed_failed(struct feed *f, char *why, size_t size) {
+    pthread_mutex_lock(&f->lock);
+    snprintf(why, size, "%s", f->error);
+    pthread_mutex_unlock(&f->lock);
+    return why[0];
 }
 
 void feed_stop(struct feed *f) {

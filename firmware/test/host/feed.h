@@ -34,7 +34,6 @@ struct feed_fault {
 
 struct feed {
     int fd; // -1: inputs are constant
-    pthread_t reader;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     // Guarded by lock. Indices grow for ever and are taken modulo the size.
@@ -51,6 +50,8 @@ struct feed {
 // Constant inputs, to be set in last; or those that come from fd, read by a thread of its own. Returns false if there is no thread.
 void feed_init(struct feed *f);
 bool feed_read(struct feed *f, int fd);
+// Says why the stream could not be read to its end, if so.
+bool feed_failed(struct feed *f, char *why, size_t size);
 // Makes every wait return, for ever.
 void feed_stop(struct feed *f);
 // Waits until inputs are known up to t. Returns false if they never will be.

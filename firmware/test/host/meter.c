@@ -344,8 +344,9 @@ static int serve(struct meter *m) {
                      "end sweeps=%" PRIu64 " repeated=%" PRIu64 " missed=%" PRIu64 " late=%" PRIu64 " retried=%" PRIu64 " failed=%" PRIu64 " dropped=%" PRIu32 "\n",
                      c->sweeps, c->repeated, c->missed, c->late, c->retried, c->failed, (uint32_t)m->queue.dropped);
     print_line(line, (size_t)n);
-    if (m->feed.error[0]) {
-        complain("the feed cannot be read: %s", m->feed.error);
+    char why[128];
+    if (feed_failed(&m->feed, why, sizeof why)) {
+        complain("the feed cannot be read: %s", why);
         return EXIT_USAGE;
     }
     if (atomic_load(&m->broken)) {
