@@ -17,7 +17,8 @@
 //   their difference                                  < 1.1e18     and int64 holds      9.2e18
 //
 // The divisors are the shunt times 1e9 and times 1e6, at most 1e16 < 2^54; the factors are the gain times 8, at most 1.2e7 < 2^24, and 1000.
-// Whole uJ last 2000 years at full scale of 0.1 ohm and of 26 V, nJ in 64 bits would last 7.
+// At full scale of 0.1 ohm and at 26 V, uJ in 64 bits last 6,800 years, nJ would last 7. What an open
+// interval has is in nJ: it must be closed within as many years, or within a day where all of a calibration is at its limit.
 _Static_assert((int64_t)COUNT_MIN * COUNT_MIN * SHUNT_NV < INT64_MAX / CARRY_US / 4, "a carry's worth of power fits, with its offset");
 _Static_assert(METERING_LONGEST_US <= CARRY_US, "one conversion alone does not pass the bound");
 

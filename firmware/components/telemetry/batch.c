@@ -61,13 +61,10 @@ bool telemetry_batch_fits(const struct telemetry_batch *b, const struct telemetr
 
 void telemetry_batch_add(struct telemetry_batch *b, int channels, const int16_t *counts, const bool *ok)
 {
-    // Room for the widest sweep, had a caller not asked whether it fits: then there is no batch worth having, but there is no overflow.
+    // A caller who did not ask whether the sweep fits loses it, and overflows nothing.
     for (int c = 0; c < channels; c++) {
-        if (b->channel[c].length + 3u > sizeof b->channel[c].deltas && ok[c] &&
-            b->channel[c].length + writer_varint_size(delta(b, c, counts[c])) > sizeof b->channel[c].deltas) {
-            return;
-        }
-        if (!ok[c] && b->channel[c].missing_length + writer_varint_size(b->sweeps) > sizeof b->channel[c].missed) {
+        if (ok[c] ? b->channel[c].length + writer_varint_size(delta(b, c, counts[c])) > sizeof b->channel[c].deltas
+                  : b->channel[c].missing_length + writer_varint_size(b->sweeps) > sizeof b->channel[c].missed) {
             return;
         }
     }

@@ -128,7 +128,7 @@ static void noise_cancels(void)
     CHECK_EQ(interval.power_rise_uw, 6000);
 }
 
-// On the wire is the nearest, halves up, of what is exact: 100 counts of 8 mV at 1 count, 5 us each time, are 1.6 nJ.
+// On the wire is the nearest, halves up, of what is exact: a count of each for a microsecond is 3.2e-3 nJ.
 static void rounds_to_the_nearest(void)
 {
     static const struct { int shunt, bus; uint32_t us; int64_t nj; } steps[] = {
@@ -141,9 +141,8 @@ static void rounds_to_the_nearest(void)
         add(steps[i].shunt, steps[i].bus, steps[i].us);
         counts_us += steps[i].shunt * (int64_t)steps[i].us;
         close_it();
-        // 3.2e-3 nJ for a microsecond.
-        int64_t doubled = counts_us * 32 + 5000000, down = doubled / 10000000;
-        CHECK_EQ(totals.energy_uj, down - (doubled % 10000000 < 0));
+        int64_t and_half = counts_us * 32 + 5000000, towards_zero = and_half / 10000000;
+        CHECK_EQ(totals.energy_uj, towards_zero - (and_half % 10000000 < 0));
         CHECK_NEAR(meter.account[0].energy_uj * 1000 + meter.account[0].energy_nj, steps[i].nj, 1);
     }
 }
@@ -350,7 +349,7 @@ __extension__ typedef __int128 wide;
 
 static wide floor_div(wide n, wide d) { return n / d - (n % d < 0); }
 
-// What is exact: counts times us times nV, and the divisor of section "carry": 1e-3 nJ over uOhm, gain in millionths.
+// What is exact: energy in 1e-9 nJ over uOhm, charge in 1e-6 nC over uOhm.
 struct exact {
     struct metering_calibration c;
     wide energy, charge;

@@ -456,7 +456,7 @@ static void the_largest_report(void)
     }
     size_t most = encode_report_size(&id, &interval);
     CHECK_EQ(most, 34 + 6 * 94);
-    // So many bytes of counts, and no more, are sure to fit beside it: one channel at 1 byte each, one missed sweep each elsewhere.
+    // A batch of any length is sure to fit exactly if it fits beside this report.
     for (int sweeps = 1; sweeps < 400; sweeps++) {
         telemetry_batch_reset(&batch);
         int16_t counts[6] = {0};
