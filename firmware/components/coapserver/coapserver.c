@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h> // inet_pton of ESP-IDF
 
 #include <coap3/coap.h>
 
@@ -746,6 +747,7 @@ struct coapserver *coapserver_new(const struct coapserver_config *config) {
     coap_set_app_data(s->context, s);
     coap_register_event_handler(s->context, on_event);
     coap_context_set_max_idle_sessions(s->context, c->max_peers);
+    // A hello with a spoofed address holds such a place for up to 30 s, so a flood of them keeps newcomers out, but neither who is there nor memory.
     coap_context_set_max_handshake_sessions(s->context, c->max_peers);
     coap_context_set_block_mode(s->context, 0); // Blocks are made here, without memory for each peer.
     s->confirmed_us = now_us(s);

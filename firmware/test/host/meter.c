@@ -329,6 +329,10 @@ static void on_report(void *context, const struct telemetry_interval *r) {
 
 static int serve(struct meter *m) {
     bool good = true;
+    // What arrives before there is something to tell waits in the socket, so that a peer that is quick is not sent away.
+    while (!asked_to_end && !atomic_load(&m->sampled) && !telemetry_queue_peek(&m->queue)) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
     while (good && !asked_to_end && !atomic_load(&m->sampled)) {
         good = coapserver_poll(m->server, POLL_MS);
     }
@@ -500,25 +504,11 @@ static uint32_t random_u32(void) {
     return v;
 }
 
-// Conversions as long as the sweep period allows.
-static enum ina3221_time conversion_for(uint32_t period_us) {
-    enum ina3221_time best = INA3221_140_US;
-    for (int t = INA3221_140_US; t <= INA3221_8244_US; t++) {
-        struct ina3221_config c = {.enabled = {true, true, true}, .bus_time = (enum ina3221_time)t, .shunt_time = (enum ina3221_time)t, .mode = INA3221_BOTH};
-        if (ina3221_cycle_us(&c) <= period_us) {
-            best = (enum ina3221_time)t;
-        }
-    }
-    return best;
-}
-
 static void set_up(struct meter *m) {
     const struct settings *s = &m->settings;
-    static const uint16_t times_us[] = {140, 204, 332, 588, 1100, 2116, 4156, 8244};
     sampler_defaults(&m->sampling);
-    m->sampling.sweep_period_us = 1000000 / s->rate;
+    sampler_rate(&m->sampling, s->rate);
     m->sampling.report_interval_us = s->interval * 1000u;
-    m->sampling.conversion = conversion_for(m->sampling.sweep_period_us);
     m->sampling.bus = (struct ina3221_bus){.write = bus_write, .read = bus_read, .context = m};
     m->sampling.now = sampler_now;
     m->sampling.clock_context = m;
@@ -526,10 +516,9 @@ static void set_up(struct meter *m) {
     struct telemetry_identity *id = &m->identity;
     *id = (struct telemetry_identity){
         .boot_id = random_u32(), .hardware = "host-2xina3221", .firmware_version = FIRMWARE_VERSION, .max_observers = OBSERVERS,
-        .sweep_period_us = m->sampling.sweep_period_us, .shunt_conversion_us = times_us[m->sampling.conversion],
-        .bus_conversion_us = times_us[m->sampling.conversion], .averaging = 1, .report_interval_us = m->sampling.report_interval_us,
-        .ring_us = RING_US, .channels = SAMPLER_CHANNELS,
+        .ring_us = RING_US,
     };
+    sampler_describe(&m->sampling, id);
     _Static_assert(sizeof id->name == sizeof s->name && sizeof id->channel[0].name == sizeof s->channel[0].name, "names are as long here as there");
     memcpy(id->name, s->name, sizeof id->name);
     // A device has its MAC address; a process has what it is called.
