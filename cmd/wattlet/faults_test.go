@@ -271,7 +271,7 @@ nodes:
 		w.counted("locked", "key")
 	}
 	w.until("is measured again", "locked", measured)
-	w.said(1, 2, "meter lost", locked.URL()) // silence; no answer
+	w.said(1, 3, "meter lost", locked.URL()) // silence; no answer, or a refusal; the reboot of one that reads its key at the start
 	w.said(2, 2, "meter up", locked.URL())
 
 	w.othersGoOn()
