@@ -12,7 +12,8 @@ import (
 	"github.com/wattlet/wattlet/internal/workload"
 )
 
-// Accounts are the accounts of one node's energy. Base + Departed + Σ workloads (energy and cold starts) == Posted, always.
+// Accounts are the accounts of one node's energy. Base + Departed + Σ workloads (energy and cold starts) + what is kept back of
+// workloads that have no name yet == Posted, always.
 type Accounts struct {
 	// Posted is the energy that has been entered into the accounts.
 	Posted energy.Energy
@@ -25,6 +26,7 @@ type Accounts struct {
 
 	workloads map[workloadKey]*WorkloadAccount
 	functions map[functionKey]*FunctionAccount
+	held      map[workload.ID]*heldAccount
 	begun     bool
 	// debt is negative energy that was given to nobody, which accounts must not fall by: the base has less until it is paid.
 	debt energy.Energy
@@ -47,6 +49,14 @@ type WorkloadAccount struct {
 	idle     bool // it has none, since endedAt
 	endedAt  time.Duration
 	variance float64 // J², of those that are tracked and those that were
+}
+
+// heldAccount is the energy of a workload of which more is expected to be known, since a time. It is in nothing that is published:
+// what was counted under one name and then under another would be counted twice by whoever reads counters.
+type heldAccount struct {
+	WorkloadAccount
+	workload workload.Workload
+	since    time.Duration
 }
 
 // FunctionAccount is the energy of one function.
@@ -72,7 +82,27 @@ type requests struct{ completed, inFlight float64 }
 
 // NewAccounts returns empty accounts.
 func NewAccounts() *Accounts {
-	return &Accounts{workloads: map[workloadKey]*WorkloadAccount{}, functions: map[functionKey]*FunctionAccount{}}
+	return &Accounts{
+		workloads: map[workloadKey]*WorkloadAccount{}, functions: map[functionKey]*FunctionAccount{}, held: map[workload.ID]*heldAccount{},
+	}
+}
+
+// hold returns the account of a workload that is kept back, since a time if it is new.
+func (c *Accounts) hold(w workload.Workload, since time.Duration) *WorkloadAccount {
+	h := c.held[w.ID]
+	if h == nil {
+		h = &heldAccount{workload: w, since: since}
+		c.held[w.ID] = h
+	}
+	return &h.WorkloadAccount
+}
+
+// Held is the energy that is kept back of workloads of which more is expected to be known.
+func (c *Accounts) Held() (sum energy.Energy) {
+	for _, h := range c.held {
+		sum += h.Energy + h.ColdStart
+	}
+	return sum
 }
 
 // begin takes the first total of this process: what it holds beyond what was posted before was used while nobody looked.
@@ -123,12 +153,16 @@ func (a *Attributor) enter(t *attribution.Tick) {
 	c.Base += base
 	for _, s := range t.Shares {
 		w := a.bySlot[s.Slot]
-		w.account.Energy += s.Energy
-		w.account.ColdStart += s.ColdStart
+		e, cold := s.Energy, s.ColdStart
+		if w.start {
+			e, cold = 0, e+cold
+		}
+		w.account.Energy += e
+		w.account.ColdStart += cold
 		if f := w.serves; f != nil {
-			f.Energy += s.Energy
-			f.ColdStart += s.ColdStart
-			f.tick += s.Energy
+			f.Energy += e
+			f.ColdStart += cold
+			f.tick += e
 		}
 	}
 	n := 0
@@ -216,8 +250,9 @@ func (c *Accounts) functionOrder(keys *[]functionKey) []functionKey {
 	return *keys
 }
 
-// depart closes the accounts of workloads that ended long ago.
+// depart closes the accounts of workloads that ended long ago, and where too many have ended those of the oldest.
 func (c *Accounts) depart(now time.Duration) {
+	ended := 0
 	for k, w := range c.workloads {
 		switch {
 		case w.users > 0:
@@ -225,16 +260,32 @@ func (c *Accounts) depart(now time.Duration) {
 		case !w.idle || w.endedAt == 0:
 			w.idle, w.endedAt = true, now
 		case now-w.endedAt > leaveAfter:
-			c.Departed += w.Energy + w.ColdStart
-			delete(c.workloads, k)
+			c.close(k)
+		default:
+			ended++
 		}
 	}
+	for ; ended > maxEnded; ended-- {
+		rows := c.list() // sorted, so that of equals always the same one goes
+		rows = slices.DeleteFunc(rows, func(r workloadRow) bool { return r.users > 0 || !r.idle })
+		c.close(slices.MinFunc(rows, func(x, y workloadRow) int { return cmp.Compare(x.endedAt, y.endedAt) }).workloadKey)
+	}
+}
+
+// close ends an account.
+func (c *Accounts) close(k workloadKey) {
+	w := c.workloads[k]
+	c.Departed += w.Energy + w.ColdStart
+	delete(c.workloads, k)
 }
 
 // reset begins all accounts at zero.
 func (c *Accounts) reset() {
 	for _, w := range c.workloads {
 		w.Energy, w.ColdStart, w.StdDev = 0, 0, 0
+	}
+	for _, h := range c.held {
+		h.Energy, h.ColdStart, h.StdDev = 0, 0, 0
 	}
 	for _, f := range c.functions {
 		*f = FunctionAccount{users: f.users, pending: f.pending}
@@ -268,7 +319,7 @@ func (a *Attributor) snapshot() *Attribution {
 	c := a.accounts
 	out := &Attribution{
 		Base: c.Base, Unattributed: c.Unattributed, Departed: c.Departed, Model: a.est.Model(), Lag: a.lag.State(),
-		Invariant: c.Posted - c.Base - c.Departed,
+		Invariant: c.Posted - c.Held() - c.Base - c.Departed,
 	}
 	out.Model.Rejected = maps.Clone(out.Model.Rejected)
 	out.Frequencies = a.weights.frequencies()

@@ -2,6 +2,7 @@ package accounting
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -19,12 +20,17 @@ const (
 	gapOf = 1500 * time.Millisecond
 	// startLimit bounds a cold start.
 	startLimit = 10 * time.Minute
+	// maxEnded bounds the accounts of workloads that ended and are still shown.
+	maxEnded = 500
 	// leaveAfter is the time after which an ended workload's account is no longer shown on its own.
 	leaveAfter = 5 * time.Minute
 	// deaf is the time without CPU readings after which energy is no longer kept back for them.
 	deaf = 15 * time.Second
 	// longest is the longest time between two samples that is taken for one tick.
 	longest = 10 * time.Second
+	// nameWithin is how long energy is kept back of a workload of which more is expected to be known. Then it is shown under the name
+	// that it has, and what was shown stays there.
+	nameWithin = 15 * time.Second
 	// kernelDebt bounds how far the node's CPU time may fall behind that of the groups and have to catch up before any is the
 	// kernel's, s. /proc/stat may count by looking at each scheduler tick who runs: that error is a walk, by some 0.05 s·√s, and
 	// always to one side for tasks that sleep over the ticks.
@@ -76,6 +82,9 @@ type AttributorConfig struct {
 	Lag, Hold time.Duration
 	// Describe says what is known of a workload.
 	Describe func(workload.ID) workload.Workload
+	// Expected says whether more will soon be known of a workload. Its energy is kept back for a while, and Redescribe gives it to the
+	// account that it belongs to, even if the workload has ended. Nil where Describe knows all there is to know.
+	Expected func(workload.ID) bool
 	// Requested says how many cores a workload has reserved; nil where nobody knows.
 	Requested func(workload.ID) float64
 	// Watched says whether a workload's activity will be told; one that appears is cold until then. Nil where events tell.
@@ -110,6 +119,7 @@ type Attributor struct {
 	kernelSum  float64
 	kernelHigh float64
 	last       time.Duration // of the last sample
+	now        time.Duration // of the sample that is being taken in, or the last
 	sampled    bool
 	ending     []*tracked // whose last CPU time is in the newest tick
 	regime     string     // begins in the next tick
@@ -150,6 +160,9 @@ type tracked struct {
 	since     time.Duration // when it appeared; 0 if it was there at first
 	cold      bool
 	coldSince time.Duration
+	begun     bool // its start has been counted
+	stopped   bool // it was said to have stopped
+	start     bool // all its energy is that of a start: it goes on under another description
 
 	active     bool // activity is known
 	dense      bool // at least every other tick, so that what is in flight can be told for each
@@ -235,6 +248,8 @@ func (a *Attributor) Sample(s *workload.Sample) {
 		return
 	}
 	a.closeTick()
+	a.now = s.At
+	a.showLate(s.At)
 	t := a.newTick()
 	t.start, t.end = a.last, s.At
 	elapsed := (s.At - a.last).Seconds()
@@ -357,7 +372,11 @@ func (a *Attributor) track(id workload.ID) *tracked {
 	}
 	a.bySlot[w.slot] = w
 	a.byID[id] = w
-	w.account = a.accounts.workload(d)
+	if a.cfg.Expected != nil && id != workload.Kernel && a.cfg.Expected(id) {
+		w.account = a.accounts.hold(d, a.now)
+	} else {
+		w.account = a.accounts.workload(d)
+	}
 	w.account.users++
 	if d.Kind == workload.Function {
 		w.serves = a.accounts.function(d.Namespace, d.Function)
@@ -394,7 +413,15 @@ func (a *Attributor) starting(w *tracked) {
 	if w.serves == nil || w.since == 0 || w.cold || w.active || a.cfg.Watched == nil || !a.cfg.Watched(w.ID) {
 		return
 	}
-	w.cold, w.coldSince = true, w.since
+	w.begin(w.since)
+}
+
+// begin says that a start has begun. It is counted once, whoever tells of it.
+func (w *tracked) begin(at time.Duration) {
+	if w.begun || w.cold {
+		return
+	}
+	w.cold, w.coldSince, w.begun = true, at, true
 	w.serves.ColdStarts++
 }
 
@@ -479,14 +506,16 @@ func (a *Attributor) Event(e workload.Event) {
 	switch w := a.byID[e.ID]; {
 	case e.What == workload.Created:
 		w = a.track(e.ID)
-		if w.serves != nil && !w.cold {
-			w.cold, w.coldSince = true, e.At
-			w.serves.ColdStarts++
+		// Whoever was there at first has started before we looked, unless it has stopped since.
+		if old := w.since == 0 && w.everSeen() && !w.stopped; w.serves != nil && !old {
+			w.begin(e.At)
 		}
 	case w == nil:
-	case e.What == workload.Ready, e.What == workload.Stopped:
+	case e.What == workload.Ready:
 		w.cold = false
-		if e.What == workload.Stopped && !w.everSeen() {
+	case e.What == workload.Stopped:
+		w.cold, w.begun, w.stopped = false, false, true
+		if !w.everSeen() {
 			a.end(w)
 		}
 	}
@@ -592,6 +621,7 @@ func (a *Attributor) Idle(now time.Duration) {
 	if a.feeds == 0 || a.sampled && now-a.last < deaf {
 		return
 	}
+	a.showLate(now)
 	a.closeTick()
 	a.flushQueue()
 	a.est.Flush(a.emit)
@@ -604,6 +634,7 @@ func (a *Attributor) Idle(now time.Duration) {
 
 // Flush splits all that can be split, and gives the rest to base. Nothing may be fed after it.
 func (a *Attributor) Flush() {
+	defer a.showAll()
 	a.closeTick()
 	if a.holding && len(a.queue) > 0 {
 		a.release()
@@ -643,6 +674,7 @@ func (a *Attributor) Redescribe() {
 		}
 		old.unreserve()
 		delete(a.byID, id)
+		held := a.accounts.held[id]
 		w := a.track(id)
 		w.cpu, w.seen = old.cpu, old.seen
 		w.active, w.dense, w.inFlight, w.started, w.completed = old.active, old.dense, old.inFlight, old.started, old.completed
@@ -650,8 +682,70 @@ func (a *Attributor) Redescribe() {
 		if w.since = old.since; w.serves != nil && old.cold {
 			w.cold, w.coldSince = true, old.coldSince
 		}
+		w.begun, w.stopped = old.begun, old.stopped
 		a.starting(w)
+		if held != nil && w.account != &held.WorkloadAccount {
+			a.show(id, w.Workload, w.cold)
+		}
 		a.leave(old)
+	}
+	for _, id := range slices.Sorted(maps.Keys(a.accounts.held)) { // those that ended
+		if a.cfg.Expected == nil || !a.cfg.Expected(id) {
+			d := a.cfg.Describe(id)
+			d.ID = id
+			a.show(id, d, false)
+		}
+	}
+}
+
+// show gives the energy of a workload that was kept back to the account that it belongs to, and what is still to come of the slots
+// it had; start says that all of that is of its start.
+func (a *Attributor) show(id workload.ID, as workload.Workload, start bool) {
+	h := a.accounts.held[id]
+	delete(a.accounts.held, id)
+	to := a.accounts.workload(as)
+	var serves *FunctionAccount
+	if as.Kind == workload.Function {
+		serves = a.accounts.function(as.Namespace, as.Function)
+	}
+	for _, w := range a.bySlot {
+		if w == nil || w.account != &h.WorkloadAccount {
+			continue
+		}
+		w.account, w.serves, w.start = to, serves, start
+		to.users++
+		if serves != nil {
+			serves.users++
+		}
+	}
+	e, cold := h.Energy, h.ColdStart
+	if start {
+		e, cold = 0, e+cold
+	}
+	to.Energy += e
+	to.ColdStart += cold
+	if serves != nil {
+		serves.Energy += e
+		serves.ColdStart += cold
+		serves.tick += e // the requests that it has served are told from now on
+	}
+	to.variance += h.variance
+	to.StdDev = math.Sqrt(max(0, to.variance))
+}
+
+// showLate shows what has been kept back for long under the name that it has.
+func (a *Attributor) showLate(now time.Duration) {
+	for id, h := range a.accounts.held {
+		if now-h.since > nameWithin {
+			a.show(id, h.workload, false)
+		}
+	}
+}
+
+// showAll shows all that is kept back.
+func (a *Attributor) showAll() {
+	for id, h := range a.accounts.held {
+		a.show(id, h.workload, false)
 	}
 }
 

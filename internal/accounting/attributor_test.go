@@ -111,6 +111,7 @@ type rig struct {
 	before Accounts
 	parts  map[*WorkloadAccount]WorkloadAccount
 	fed    energy.Energy
+	shown  energy.Energy
 }
 
 func newRig(tb testing.TB, cfg AttributorConfig, accounts *Accounts) *rig {
@@ -137,7 +138,12 @@ func newRig(tb testing.TB, cfg AttributorConfig, accounts *Accounts) *rig {
 func (r *rig) check() {
 	r.t.Helper()
 	c := r.Accounts()
-	sum := c.Base + c.Departed
+	sum := c.Base + c.Departed + c.Held()
+	if shown := c.Posted - c.Held(); shown < r.shown {
+		r.t.Fatalf("what is shown fell from %v to %v", r.shown, shown)
+	} else {
+		r.shown = shown
+	}
 	for _, w := range c.workloads {
 		sum += w.Energy + w.ColdStart
 		if was, ok := r.parts[w]; ok && (w.Energy < was.Energy || w.ColdStart < was.ColdStart) {

@@ -79,7 +79,8 @@ type Ledger struct {
 	failing bool
 	unread  string
 	sampled time.Time
-	own     *node // the node with an attributor; nil for none
+	reached map[string]time.Time // when sources that are not meters last answered
+	own     *node                // the node with an attributor; nil for none
 
 	recordings []*Recording
 	ended      bool // no record will follow
@@ -99,7 +100,7 @@ type node struct {
 
 // New returns a ledger with the accounts restored from the store and the first snapshot published.
 func New(cfg Config) (*Ledger, error) {
-	l := &Ledger{cfg: cfg, meters: map[string]Meter{}, errors: map[string]uint64{}}
+	l := &Ledger{cfg: cfg, meters: map[string]Meter{}, errors: map[string]uint64{}, reached: map[string]time.Time{}}
 	now := cfg.Now()
 	var state State
 	if cfg.Store != nil {
@@ -284,6 +285,13 @@ func (l *Ledger) Count(source string) {
 	l.errors[source]++
 }
 
+// Reached says that a source that is not a meter has answered.
+func (l *Ledger) Reached(source string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reached[source] = l.cfg.Now()
+}
+
 // Run publishes a snapshot each tick and saves the totals now and then, and once more at the end.
 func (l *Ledger) Run(ctx context.Context) error {
 	tick := time.NewTicker(l.cfg.Tick)
@@ -380,6 +388,7 @@ func (l *Ledger) publish(now time.Time) {
 	}
 	s.Errors = maps.Clone(l.errors)
 	s.Sampled = l.sampled
+	s.Reached = maps.Clone(l.reached)
 	l.snapshot.Store(s)
 }
 
@@ -395,7 +404,7 @@ func (n *node) publish(now time.Time, staleAfter time.Duration) Node {
 		// What is published as the node's energy is what has been entered into accounts, so that at any time the parts make the
 		// whole; the rest is on its way.
 		out.Attribution = n.attributor.snapshot()
-		out.Energy = n.attributor.Accounts().Posted
+		out.Energy = n.attributor.Accounts().Posted - n.attributor.Accounts().Held()
 		out.Attribution.Pending = max(0, n.feed-out.Energy)
 	}
 	r := n.last

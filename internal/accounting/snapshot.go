@@ -18,6 +18,8 @@ type Snapshot struct {
 	Errors map[string]uint64
 	// Sampled is when CPU times were last read; zero before the first time and where nothing is split.
 	Sampled time.Time
+	// Reached is when other sources last answered, by source.
+	Reached map[string]time.Time
 }
 
 // Node is the account of one node. Totals only grow, but for a reset to zero.

@@ -218,8 +218,8 @@ func (s *savedAccounts) valid() bool {
 }
 
 func (c *Accounts) save() *savedAccounts {
-	s := &savedAccounts{
-		Posted: c.Posted, Base: c.Base, Unattributed: c.Unattributed, Departed: c.Departed,
+	s := &savedAccounts{ // what is kept back is shown before an end in order; after another one nobody will ask for it
+		Posted: c.Posted, Base: c.Base, Unattributed: c.Unattributed, Departed: c.Departed + c.Held(),
 		Workloads: []savedWorkload{}, Functions: []savedFunction{},
 	}
 	for _, w := range c.list() {

@@ -175,7 +175,8 @@ func metrics() []metric {
 		},
 		{
 			name: "wattlet_node_pending_joules", kind: gauge, labels: nodeLabels,
-			help: "Energy measured and not yet in any account, because it waits for its time to be complete.",
+			help: "Energy measured and not shown in any account yet, because it waits for its time to be complete, or for its workload's " +
+				"name, for 15 s at most.",
 			each: split(func(a *accounting.Attribution) float64 { return a.Pending.Joules() }),
 		},
 		{
@@ -490,7 +491,8 @@ func metrics() []metric {
 		},
 		{
 			name: "wattlet_source_errors_total", kind: counter, labels: []string{"node", "source"},
-			help: "Failures of a source, all kinds together; a source is a meter, the control groups (cgroup) or the state directory.",
+			help: "Failures of a source, all kinds together; a source is a meter, the control groups (cgroup), " +
+				"the names of pods (kube), the gateway (gateway) or the state directory (state).",
 			each: func(s *accounting.Snapshot, self string, add adder) {
 				for i := range s.Meters {
 					sum := uint64(0)
@@ -515,6 +517,9 @@ func metrics() []metric {
 				}
 				if !s.Sampled.IsZero() {
 					add(float64(s.Sampled.UnixMilli())/1000, self, "cgroup")
+				}
+				for _, k := range slices.Sorted(maps.Keys(s.Reached)) {
+					add(float64(s.Reached[k].UnixMilli())/1000, self, k)
 				}
 			},
 		},
