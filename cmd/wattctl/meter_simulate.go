@@ -148,6 +148,9 @@ func (c simulateCmd) Run(a *app) error {
 	if c.faults() {
 		o.Addr = "127.0.0.1:0" // the bad network is in front
 	}
+	if c.Meter.Meter == "firmware" && (c.Ideal || c.SensorError != 0) {
+		return usagef("--meter=firmware has sensors that are neither ideal nor fail at random: leave out --ideal and --sensor-error")
+	}
 	sim, err := c.Meter.listen(o, c.Key.PSKIdentity, key)
 	if err != nil {
 		return c.listenError(err)

@@ -31,7 +31,7 @@ import (
 // goroutines.
 //
 // Of Options it honours Name, Channels (numbers 1 to 6; of them all but Ideal and SensorError; noise is the largest of all), SweepPeriod,
-// ReportInterval, RebootEvery, RebootTakes, Seed and Log. Unlike Sim it cannot be ideal: its sensors have the resolution that
+// ReportInterval, ClockDriftPPM, RebootEvery, RebootTakes, Seed and Log. Unlike Sim it cannot be ideal: its sensors have the resolution that
 // sensors have, so that its totals are near the truth and not at it.
 type Firmware struct {
 	o       FirmwareOptions
@@ -185,7 +185,8 @@ func (f *Firmware) boot(ctx context.Context) (rebooted bool, err error) {
 	for _, c := range f.o.Channels {
 		noise = max(noise, c.Noise)
 	}
-	args = append(args, "--noise", strconv.FormatFloat(noise, 'g', -1, 64), "--seed", strconv.FormatUint(cmp.Or(f.o.Seed, uint64(bootTime())), 10))
+	args = append(args, "--noise", strconv.FormatFloat(noise, 'g', -1, 64), "--clock-drift", strconv.FormatFloat(f.o.ClockDriftPPM, 'g', -1, 64),
+		"--seed", strconv.FormatUint(cmp.Or(f.o.Seed, uint64(bootTime())), 10))
 	cmd := exec.Command(f.o.Program, args...)
 	said := new(lastBytes)
 	cmd.Stderr = said
@@ -363,7 +364,7 @@ func (f *Firmware) take(line string) {
 			t.energy[n-1] = energy.Energy(e)
 		}
 	}
-	b.LastAt = b.Start + time.Duration(t.us)*time.Microsecond
+	b.LastAt = b.Start + f.trueTime(t.us)
 	b.Measured, b.Truth = nil, nil
 	for _, c := range f.o.Channels {
 		b.Measured = append(b.Measured, t.energy[c.Number-1])
@@ -461,6 +462,11 @@ func (f *Firmware) Boots() []Boot {
 	return out
 }
 
+// trueTime is the true time in which a clock of the meter has come to us.
+func (f *Firmware) trueTime(us uint64) time.Duration {
+	return time.Duration(math.Round(float64(us) * 1000 / (1 + f.o.ClockDriftPPM/1e6)))
+}
+
 // truth is what a load drew between two instants.
 func (f *Firmware) truth(channel uint32, from, to time.Duration) energy.Energy {
 	return energy.Energy(math.Round(f.loads[channel-1].Load.Energy(from, to) * 1e6))
@@ -486,7 +492,7 @@ func (f *Firmware) TruthAt(channel, bootID uint32, tUs uint64) (e energy.Energy,
 		return 0, false
 	}
 	from := f.boots[i].Start
-	return f.truth(channel, from, from+time.Duration(tUs)*time.Microsecond), true
+	return f.truth(channel, from, from+f.trueTime(tUs)), true
 }
 
 // TotalAt returns what a boot itself had counted for a channel in its report of tUs. ok is false if there was none, or too long
