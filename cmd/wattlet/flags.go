@@ -80,6 +80,7 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		nodes, listen                            list
 		config, meterURL, pskIdentity, pskFile   string
 		supply, sysfs, device, rail, level, form string
+		prepare                                  string
 		channel                                  int
 		version                                  bool
 	)
@@ -99,6 +100,7 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.BoolVar(&o.systemdSocket, "web.systemd-socket", false, "serve on the sockets systemd hands over")
 	fs.StringVar(&o.state, "state.directory", cmp.Or(env("STATE_DIRECTORY"), defaultState), "`DIRECTORY` that keeps the counters over restarts; empty for none")
 	fs.DurationVar(&o.stateInterval, "state.interval", 30*time.Second, "time between two saves")
+	fs.StringVar(&prepare, "state.prepare", "", "make the state directory, give it to `UID:GID` and leave; for an init container that is root")
 	fs.DurationVar(&o.tick, "tick", time.Second, "time between two snapshots, from 50ms")
 	fs.DurationVar(&o.staleAfter, "stale-after", 5*time.Second, "age of a reading at which power, current and voltage are left out")
 	fs.StringVar(&o.pathSys, "path.sys", "/sys", "`PATH` where sysfs is mounted")
@@ -140,6 +142,11 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		return nil, usagef("unexpected argument %q; wattlet --help lists the flags", fs.Arg(0))
 	case version:
 		fmt.Fprintln(stdout, "wattlet", buildVersion())
+		return nil, errDone
+	case prepare != "":
+		if err := prepareState(o.state, prepare); err != nil {
+			return nil, err
+		}
 		return nil, errDone
 	}
 
