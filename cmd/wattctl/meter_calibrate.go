@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -216,24 +215,7 @@ func (c calibrateCmd) collect(a *app, ep meter.Endpoint, boot uint32, sweeps int
 	if err != nil {
 		return calibration.Readings{}, usageError{err}
 	}
-	go func() {
-		silence := time.NewTimer(c.Wait)
-		defer silence.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-col.heard:
-				silence.Reset(c.Wait)
-			case <-silence.C:
-				stop(fmt.Errorf("no report for %v: %s", c.Wait, cmp.Or(client.Status().Err, "the meter fell silent")))
-				return
-			case err := <-col.done:
-				stop(err)
-				return
-			}
-		}
-	}()
+	go watchMeter(ctx, stop, client, c.Wait, col.heard, col.done)
 	if err := client.Run(ctx, func(int, energy.Reading) {}); err != nil {
 		return calibration.Readings{}, err
 	}

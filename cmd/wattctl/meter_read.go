@@ -51,21 +51,7 @@ func (c readCmd) Run(a *app) error {
 	if err != nil {
 		return usageError{err}
 	}
-	go func() {
-		silence := time.NewTimer(c.Wait)
-		defer silence.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-p.heard:
-				silence.Reset(c.Wait)
-			case <-silence.C:
-				stop(fmt.Errorf("no report for %v: %s", c.Wait, cmp.Or(client.Status().Err, "the meter fell silent")))
-				return
-			}
-		}
-	}()
+	go watchMeter(ctx, stop, client, c.Wait, p.heard, nil)
 	if err := client.Run(ctx, func(int, energy.Reading) {}); err != nil {
 		return err
 	}
@@ -76,6 +62,26 @@ func (c readCmd) Run(a *app) error {
 		return cause
 	}
 	return nil
+}
+
+// watchMeter stops what reads a meter that was not heard for a while, or of which done says that it is over.
+func watchMeter(ctx context.Context, stop context.CancelCauseFunc, client *meter.Client, wait time.Duration, heard <-chan struct{}, done <-chan error) {
+	silence := time.NewTimer(wait)
+	defer silence.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			silence.Reset(wait)
+		case <-silence.C:
+			stop(fmt.Errorf("no report for %v: %s", wait, cmp.Or(client.Status().Err, "the meter fell silent")))
+			return
+		case err := <-done:
+			stop(err)
+			return
+		}
+	}
 }
 
 // reportPrinter prints reports as they come. It is called by one session at a time, but recovered batches come beside it, and

@@ -196,19 +196,6 @@ size_t telemetry_json_error(enum telemetry_error code, const char *message, uint
 
 // ---- samples, decoded from the ring, which holds what the batches' encoder wrote
 
-static uint64_t varint(const struct telemetry_ring *r, size_t *at)
-{
-    uint64_t v = 0;
-    uint8_t byte;
-    int shift = 0;
-    do {
-        byte = ring_byte(r, (*at)++);
-        v |= (uint64_t)(byte & 0x7f) << shift;
-        shift += 7;
-    } while (byte & 0x80);
-    return v;
-}
-
 // The value of a varint field if it comes next, 0 if it was left out.
 static uint64_t field(const struct telemetry_ring *r, size_t *at, size_t end, unsigned field_number)
 {
@@ -216,7 +203,7 @@ static uint64_t field(const struct telemetry_ring *r, size_t *at, size_t end, un
         return 0;
     }
     (*at)++;
-    return varint(r, at);
+    return ring_varint(r, at);
 }
 
 // Enters a field with a length if it comes next. Returns its end, or at itself.
@@ -226,7 +213,7 @@ static size_t enter(const struct telemetry_ring *r, size_t *at, size_t end, unsi
         return *at;
     }
     (*at)++;
-    size_t length = (size_t)varint(r, at);
+    size_t length = (size_t)ring_varint(r, at);
     return *at + length;
 }
 
@@ -250,7 +237,7 @@ static void past_batch(struct writer *w, const struct telemetry_ring *r, const s
             if (at > begin) {
                 writer_byte(w, ',');
             }
-            uint64_t z = varint(r, &at);
+            uint64_t z = ring_varint(r, &at);
             count += (int32_t)(z >> 1) ^ -(int32_t)(z & 1);
             signed_number(w, count);
         }
@@ -263,7 +250,7 @@ static void past_batch(struct writer *w, const struct telemetry_ring *r, const s
                 if (at > begin) {
                     writer_byte(w, ',');
                 }
-                number(w, varint(r, &at));
+                number(w, ring_varint(r, &at));
             }
             writer_byte(w, ']');
         }

@@ -10,7 +10,7 @@ uint8_t ring_byte(const struct telemetry_ring *r, size_t at)
     return r->buffer[i < r->size ? i : i - r->size];
 }
 
-static uint64_t ring_varint(const struct telemetry_ring *r, size_t *at)
+uint64_t ring_varint(const struct telemetry_ring *r, size_t *at)
 {
     uint64_t v = 0;
     uint8_t byte;

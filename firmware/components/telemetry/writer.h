@@ -57,3 +57,5 @@ bool ring_entry(const struct telemetry_ring *r, size_t at, struct ring_entry *e)
 // Finds the batches that answer /samples?from: the first, and the distance at which the answer ends. Returns the seq to ask for next.
 uint32_t ring_select(const struct telemetry_ring *r, uint32_t from, size_t size, size_t *begin, size_t *end);
 uint8_t ring_byte(const struct telemetry_ring *r, size_t at);
+// A varint there; at is moved behind it.
+uint64_t ring_varint(const struct telemetry_ring *r, size_t *at);
