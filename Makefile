@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # Steps come in the order they are written in, cheap ones first, also under make -j: each uses all cores by itself.
 .NOTPARALLEL:
 
+comma := ,
 have = $(shell command -v $(1) 2>/dev/null)
 step = @printf '\n== %s\n' "$(1)"
 # Keeps what a go command has to say from drowning in what it downloads.
@@ -81,7 +82,7 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test firmware-test dashboards-test web-test ## Everything a change must pass
+test: lint system $(PEERS) go-test firmware-test dashboards-test helm-test web-test ## Everything a change must pass
 
 .PHONY: go-test
 go-test:
@@ -93,6 +94,17 @@ go-test:
 dashboards-test: build
 	$(call step,Grafana dashboards: current; each query finds series)
 	@WATTLET_BIN=$(CURDIR)/bin GOWORK=off go test -C tools/grafana -race ./...
+
+# Without -race, which would double the minutes that compiling Kubernetes's types takes at first: nothing there runs at once.
+.PHONY: helm-test
+helm-test: $(if $(call have,promtool),,.cache/prometheus) ## Tests of the Helm chart and the jsonnet library
+	$(call step,Helm chart and jsonnet library: strict objects$(comma) no privilege$(comma) rules and dashboards from their one source)
+	@GOWORK=off go test -C tools/helm ./...
+
+.PHONY: chart
+chart: ## Write anew what of the Helm chart is made: values.yaml, the table of values, golden manifests
+	@GOWORK=off go run -C tools/helm . $(CURDIR)/deploy/helm/wattlet
+	@GOWORK=off go test -C tools/helm -run Golden -update
 
 # Sanitizers are in the tests' build, not in the program that people run.
 FIRMWARE := .cache/firmware
@@ -155,6 +167,7 @@ modules:
 	@go mod tidy -C tools/buf -diff $(quiet)
 	@go mod tidy -C tools/golangci -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/grafana -diff $(quiet)
+	@GOWORK=off go mod tidy -C tools/helm -diff $(quiet)
 
 .PHONY: wire
 wire: $(BIN)/buf $(BIN)/protoc-gen-go
@@ -171,6 +184,7 @@ golangci: $(BIN)/golangci-lint
 	$(call step,golangci-lint)
 	@golangci-lint run
 	@cd tools/grafana && GOWORK=off golangci-lint run
+	@cd tools/helm && GOWORK=off golangci-lint run
 
 # Most boards are 32-bit ARM, where int is shorter: constants that overflow and misaligned atomics show here.
 .PHONY: vet-arm
