@@ -48,7 +48,8 @@ type WorkloadAccount struct {
 	users    int  // that are tracked
 	idle     bool // it has none, since endedAt
 	endedAt  time.Duration
-	variance float64 // J², of those that are tracked and those that were
+	variance float64       // J², of those that are tracked and those that were
+	fresh    energy.Energy // since the estimator last said how sure it is
 }
 
 // heldAccount is the energy of a workload of which more is expected to be known, since a time. It is in nothing that is published:
@@ -75,6 +76,21 @@ type FunctionAccount struct {
 	halves  float64 // invocations that the histogram's whole numbers are short of
 	pending requests
 	tick    energy.Energy // of the tick being entered
+	fresh   energy.Energy // since the estimator last said how sure it is
+}
+
+// unreported is the standard deviation, relative, of the energy of who the estimator has said nothing of yet: what it assumes of a
+// function at first, and as much for what it does not know of the node.
+const unreported = 0.5
+
+// between is the standard deviation of a sum of which the part that came since the estimator's last word, fresh, is as unsure as what
+// came before: what a coefficient is wrong by stays. Joules.
+func between(reported, deviation float64, fresh energy.Energy) float64 {
+	relative := unreported
+	if reported > 0 {
+		relative = min(deviation/reported, 1)
+	}
+	return deviation + relative*max(0, fresh.Joules())
 }
 
 // requests are counts that wait for the energy of their time: those completed in it, and those in flight at its end.
@@ -159,10 +175,12 @@ func (a *Attributor) enter(t *attribution.Tick) {
 		}
 		w.account.Energy += e
 		w.account.ColdStart += cold
+		w.account.fresh += e + cold
 		if f := w.serves; f != nil {
 			f.Energy += e
 			f.ColdStart += cold
 			f.tick += e
+			f.fresh += e
 		}
 	}
 	n := 0
@@ -194,9 +212,11 @@ func (a *Attributor) enter(t *attribution.Tick) {
 			w.account.variance += d.Total*d.Total - w.variance
 			w.variance = d.Total * d.Total
 			w.account.StdDev = math.Sqrt(max(0, w.account.variance))
+			w.account.fresh = 0
 		}
 		for _, d := range r.Functions {
-			c.function(d.Namespace, d.Function).Deviation = d
+			f := c.function(d.Namespace, d.Function)
+			f.Deviation, f.fresh = d, 0
 		}
 	}
 	if a.cfg.Observe != nil {
@@ -282,10 +302,10 @@ func (c *Accounts) close(k workloadKey) {
 // reset begins all accounts at zero.
 func (c *Accounts) reset() {
 	for _, w := range c.workloads {
-		w.Energy, w.ColdStart, w.StdDev = 0, 0, 0
+		w.Energy, w.ColdStart, w.StdDev, w.fresh = 0, 0, 0, 0
 	}
 	for _, h := range c.held {
-		h.Energy, h.ColdStart, h.StdDev = 0, 0, 0
+		h.Energy, h.ColdStart, h.StdDev, h.fresh = 0, 0, 0, 0
 	}
 	for _, f := range c.functions {
 		*f = FunctionAccount{users: f.users, pending: f.pending}
@@ -324,14 +344,15 @@ func (a *Attributor) snapshot() *Attribution {
 	out.Model.Rejected = maps.Clone(out.Model.Rejected)
 	out.Frequencies = a.weights.frequencies()
 	for _, w := range c.list() {
-		out.Workloads = append(out.Workloads, WorkloadEnergy{w.kind, w.namespace, w.name, w.Energy, w.ColdStart, w.StdDev})
+		deviation := between((w.Energy + w.ColdStart - w.fresh).Joules(), w.StdDev, w.fresh)
+		out.Workloads = append(out.Workloads, WorkloadEnergy{w.kind, w.namespace, w.name, w.Energy, w.ColdStart, deviation})
 		out.Invariant -= w.Energy + w.ColdStart
 	}
 	for _, k := range c.functionOrder(&a.functionKeys) {
 		f := c.functions[k]
 		o := FunctionEnergy{
 			Namespace: k.namespace, Name: k.name, Energy: f.Energy, ColdStart: f.ColdStart, ColdStarts: f.ColdStarts,
-			StdDev: f.Deviation.Total, WattsPerCore: f.Deviation.WattsPerCore, WattsPerCoreStdDev: f.Deviation.StdDev,
+			StdDev: between(f.Deviation.Energy, f.Deviation.Total, f.fresh), WattsPerCore: f.Deviation.WattsPerCore, WattsPerCoreStdDev: f.Deviation.StdDev,
 			PriorDominated: f.Deviation.PriorDominated, Collinear: f.Deviation.Collinear, Shares: f.Charge.Shares,
 			Requested: f.Charge.Requested > 0, Invocations: f.invocations(), Overhead: f.Invocations.Overhead(),
 			Histogram: f.Histogram.clone(),

@@ -340,6 +340,43 @@ func TestDeviationOfAnAccount(t *testing.T) {
 	}
 }
 
+// What was entered since the estimator last said how sure it is has a deviation too, in proportion; before its first word, half.
+func TestDeviationBetweenReports(t *testing.T) {
+	r := newRig(t, AttributorConfig{Tick: time.Second}, nil)
+	r.sample(time.Second, usage("a", time.Second, 0))
+	w := r.byID["a"]
+	enter := func(joules energy.Energy, report *attribution.Report) {
+		r.enter(&attribution.Tick{Shares: []attribution.Share{{Slot: w.slot, Energy: joules * energy.Joule}}, Report: report})
+	}
+	deviations := func(want float64) {
+		t.Helper()
+		s := r.Attributor.snapshot()
+		for _, w := range s.Workloads {
+			if w.Name == "pod-a" && w.StdDev != want {
+				t.Errorf("the workload's %v, want %v", w.StdDev, want)
+			}
+		}
+		if f := s.Functions[0]; f.StdDev != want {
+			t.Errorf("the function's %v, want %v", f.StdDev, want)
+		}
+	}
+	deviations(0)
+	enter(4, nil)
+	deviations(2)
+	report := func(joules, total float64) *attribution.Report {
+		return &attribution.Report{
+			Workloads: []attribution.Deviation{{Slot: w.slot, Total: total}},
+			Functions: []attribution.FunctionDeviation{{Namespace: "fn", Function: "a", Energy: joules, Total: total}},
+		}
+	}
+	enter(6, report(10, 1))
+	deviations(1)
+	enter(20, nil)
+	deviations(3)
+	enter(10, report(40, 2))
+	deviations(2)
+}
+
 // Accounts that hold more than was measured, by a debt that was lost, wait until it is made up for.
 func TestBeginAboveTheTotal(t *testing.T) {
 	c := NewAccounts()

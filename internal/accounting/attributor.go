@@ -727,10 +727,12 @@ func (a *Attributor) show(id workload.ID, as workload.Workload, start bool) {
 	if serves != nil {
 		serves.Energy += e
 		serves.ColdStart += cold
+		serves.fresh += e
 		serves.tick += e // the requests that it has served are told from now on
 	}
 	to.variance += h.variance
 	to.StdDev = math.Sqrt(max(0, to.variance))
+	to.fresh += h.fresh
 }
 
 // showLate shows what has been kept back for long under the name that it has.
