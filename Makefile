@@ -51,6 +51,18 @@ build: dashboard ## bin/wattlet and bin/wattctl, static; GOARCH=arm64 or GOARCH=
 	$(GO_BUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattlet
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wattctl
 
+.PHONY: functions
+functions: ## bin/functions/: the serverless functions, static; GOARCH=arm64 or GOARCH=arm for a board
+	@mkdir -p bin/functions
+	$(GO_BUILD) -ldflags '-s -w' -o bin/functions/ ./functions/...
+
+# go test has run them for this machine's processor.
+.PHONY: functions-test
+functions-test: ## The functions built for arm64 and 32-bit ARM, and run, emulated
+	$(call step,functions: arm64 and 32-bit ARM)
+	@$(if $(call have,qemu-aarch64-static),:,scripts/debian install qemu-user-static)
+	@WATTLET_EMULATED=1 go test -count=1 -run '^TestARM$$' ./functions
+
 # The dashboard is part of wattctl where Node can be had; where it cannot, the program is as good but for its pages.
 .PHONY: dashboard
 dashboard:
@@ -82,7 +94,7 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test firmware-test dashboards-test helm-test web-test ## Everything a change must pass
+test: lint system $(PEERS) go-test functions-test firmware-test dashboards-test helm-test web-test ## Everything a change must pass
 
 .PHONY: go-test
 go-test:

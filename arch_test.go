@@ -28,6 +28,8 @@ type room struct {
 	why string
 }
 
+const functionsAlone = "a function is watched like anybody's, so it has nothing of the watchers"
+
 // rooms has a row for every package. A sibling that is missing in a row is missing on purpose.
 var rooms = map[string]room{
 	"internal/energy": {
@@ -121,6 +123,22 @@ var rooms = map[string]room{
 	"internal/push": {
 		why: "it sends whatever a gatherer has, so that what is pushed is what is scraped",
 	},
+	"functions/internal/serve": {
+		why: "it serves whatever function; functions run where the agent watches, and share nothing with it",
+	},
+	"functions/internal/primes": {
+		why: "it is work, and nothing else",
+	},
+	"functions/internal/treebank": {
+		why: "it knows words; who asks for them does not matter",
+	},
+	"functions/analyze-sentence": {may: []string{"functions/internal/serve", "functions/internal/treebank"}, why: functionsAlone},
+	"functions/cpu-bound":        {may: []string{"functions/internal/primes", "functions/internal/serve"}, why: functionsAlone},
+	"functions/gzip":             {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/io-bound":         {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/memory-bound":     {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/resize-image":     {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/short-forked":     {may: []string{"functions/internal/primes", "functions/internal/serve"}, why: functionsAlone},
 	"cmd/wattlet": {
 		may: []string{"internal/..."},
 		why: "commands wire rooms together; what two of them share is a room",
@@ -136,7 +154,10 @@ var standardOnly = []string{"internal/energy", "internal/workload"}
 
 // pure packages compute. They get time as an argument and randomness as a source, and return what others may log: then
 // recorded traces replay through them, and a test needs no patience.
-var pure = []string{"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/calibration", "internal/energy", "internal/workload"}
+var pure = []string{
+	"functions/internal/primes", "functions/internal/treebank",
+	"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/calibration", "internal/energy", "internal/workload",
+}
 
 // impure are the imports a pure package does not have, with all that is below them.
 var impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "syscall"}
