@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/wattlet/wattlet/internal/accounting"
 	"github.com/wattlet/wattlet/internal/activity"
 	"github.com/wattlet/wattlet/internal/cgroup"
@@ -17,6 +19,8 @@ type attribution struct {
 	directory *directory
 	usage     *cgroup.Reader
 	config    *accounting.AttributionConfig
+	source    func(report func(error)) podSource // of pods' names; nil for none
+	starts    starts
 }
 
 // openAttribution opens the kernel's counters. Without them the agent measures all the same.
@@ -40,7 +44,10 @@ func (a *agent) openAttribution() *attribution {
 		return nil
 	}
 	a.closers = append(a.closers, reader)
-	d := &directory{node: node, file: o.functionsFile, static: o.functions, log: o.log}
+	d := &directory{
+		node: node, file: o.functionsFile, static: o.functions, log: o.log, faasd: o.faasdNamespaces, port: o.kube.watchdogPort, ownPod: o.podUID,
+	}
+	source := o.kube.open(node, o.log, d)
 	if text, err := os.ReadFile(filepath.Join(o.pathProc, "self", "cgroup")); err == nil {
 		d.own = ownGroup(string(text))
 	}
@@ -58,22 +65,38 @@ func (a *agent) openAttribution() *attribution {
 		// A sensor of the board averages for who knows how long; a meter of ours integrates and has no lag to speak of.
 		lag, hold = 100*time.Millisecond, 45*time.Second
 	}
-	return &attribution{directory: d, usage: reader, config: &accounting.AttributionConfig{
+	return &attribution{directory: d, usage: reader, source: source, config: &accounting.AttributionConfig{
 		Node: node, Usage: reader, Uptime: hostclock.Uptime,
 		AttributorConfig: accounting.AttributorConfig{
 			Board: board, Tick: o.tick, Lag: lag, Hold: hold, Describe: d.describe, Watched: d.watched, Requested: d.requested,
+			Expected: d.expected,
 		},
 	}}
 }
 
-// run asks the functions' watchdogs what they were asked, and looks for changes of the functions' file.
+// run follows the pods of the node, asks the functions' watchdogs what they were asked, and looks for changes of the functions' file.
 func (t *attribution) run(ctx context.Context, l *accounting.Ledger, every time.Duration) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if t.source != nil {
+		s := t.source(func(err error) {
+			if err != nil {
+				l.Count("kube")
+			} else {
+				l.Reached("kube")
+			}
+		})
+		g.Go(func() error { return s.Run(ctx) })
+	}
+	g.Go(func() error { return t.describe(ctx, l, min(every, time.Second)) })
+	g.Go(func() error { return t.ask(ctx, l, every) })
+	return g.Wait()
+}
+
+// ask asks the functions' watchdogs.
+func (t *attribution) ask(ctx context.Context, l *accounting.Ledger, every time.Duration) error {
+	// Whoever is there before the first question was running before.
 	look := time.NewTicker(min(every, time.Second))
 	defer look.Stop()
-	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// Whoever is there before the first question was running before.
 	for len(l.Tracked()) == 0 {
 		select {
 		case <-ctx.Done():
@@ -85,16 +108,57 @@ func (t *attribution) run(ctx context.Context, l *accounting.Ledger, every time.
 		Targets: func() []activity.Target { return t.directory.targets(l.Tracked()) },
 		Every:   every, Uptime: hostclock.Uptime, Logger: t.directory.log,
 	})
-	go func() { done <- p.Run(ctx, l.Activity, l.Event) }()
+	return p.Run(ctx, l.Activity, l.Event)
+}
+
+// settled is how long is waited for further changes before workloads are described anew.
+const settled = 50 * time.Millisecond
+
+// describe has workloads described anew when the functions' file or the pods are different, and tells of pods that start and stop.
+func (t *attribution) describe(ctx context.Context, l *accounting.Ledger, every time.Duration) error {
+	look := time.NewTicker(every)
+	defer look.Stop()
+	var changed <-chan struct{}
+	var names uint64
+	pods := t.directory.pods
+	if pods != nil {
+		changed = pods.Changed()
+	}
 	for {
 		select {
-		case err := <-done:
-			return err
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			if !wait(ctx, settled) {
+				return nil
+			}
 		case <-look.C:
-			if t.directory.reload() {
-				l.Redescribe()
+		}
+		anew := t.directory.reload()
+		if pods != nil {
+			n := pods.Names()
+			anew = anew || n != names
+			names = n
+		}
+		if anew {
+			l.Redescribe()
+		}
+		if pods != nil {
+			t.starts.look(l.Tracked(), t.directory.pod, hostclock.Uptime, l.Event)
+			if t.directory.wanting(time.Now()) {
+				pods.Want()
 			}
 		}
+	}
+}
+
+// wait waits, and returns false if ctx ends.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -46,6 +46,9 @@ type options struct {
 	activityInterval time.Duration
 	functions        []rawFunction
 	functionsFile    string
+	faasdNamespaces  []string
+	kube             kubeOptions
+	podUID           string
 
 	metricsLegacy bool
 	legacyListen  string
@@ -77,7 +80,7 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs := flag.NewFlagSet("wattlet", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	var (
-		nodes, listen                            list
+		nodes, listen, faasd                     list
 		config, meterURL, pskIdentity, pskFile   string
 		supply, sysfs, device, rail, level, form string
 		prepare                                  string
@@ -109,6 +112,8 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.BoolVar(&o.attribution, "attribution", true, "split the energy of the node this agent runs on among its workloads")
 	fs.DurationVar(&o.activityInterval, "activity.interval", time.Second, "time between two questions to a function's watchdog, from 100ms")
 	fs.StringVar(&o.functionsFile, "functions.file", "", "`FILE` that says which workloads serve which function; read again when it changes")
+	fs.Var(&faasd, "faasd.namespaces", "`NAMES` of containerd's namespaces whose containers are functions of faasd; default openfaas-fn")
+	o.kube.flags(fs)
 	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
 	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
 	fs.StringVar(&o.push.URL, "push.url", "", "send all metrics to this remote write `URL`, as http://hub:9779/api/v1/write")
@@ -181,6 +186,13 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 			}
 		}
 		o.nodes = []string{self}
+	}
+	if o.faasdNamespaces = faasd; len(faasd) == 0 {
+		o.faasdNamespaces = []string{"openfaas-fn"}
+	}
+	o.podUID = env("POD_UID")
+	if err := o.kube.check(env); err != nil {
+		return nil, err
 	}
 	if o.pathCgroup == "" {
 		o.pathCgroup = filepath.Join(o.pathSys, "fs", "cgroup")

@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +20,7 @@ import (
 
 	"github.com/wattlet/wattlet/internal/activity"
 	"github.com/wattlet/wattlet/internal/cgroup"
+	"github.com/wattlet/wattlet/internal/kube"
 	"github.com/wattlet/wattlet/internal/workload"
 )
 
@@ -83,18 +87,24 @@ func parseFunctions(name string, b []byte) ([]rawFunction, error) {
 	return fs, nil
 }
 
-// directory knows which workload serves which function, from the configuration and from a file that others may change.
+// directory knows which workload serves which function: from the configuration, from a file that others may change, from Kubernetes,
+// and from the paths of control groups, in this order.
 type directory struct {
-	node string
-	own  workload.ID // the agent itself
-	file string      // empty for none
-	log  *slog.Logger
+	node   string
+	own    workload.ID // the agent itself
+	ownPod string      // the UID of its pod, where the kernel does not tell its group
+	file   string      // empty for none
+	log    *slog.Logger
+	pods   *kube.Directory // nil for none
+	port   int             // of the watchdogs of pods; 0 for none
+	faasd  []string        // namespaces of containerd whose containers are functions
 
 	mu      sync.Mutex
 	static  []rawFunction
 	current []rawFunction
 	stamp   fileStamp
 	failing string
+	unknown map[string]time.Time // pods that nobody knows, since when
 }
 
 // fileStamp tells whether a file has changed.
@@ -107,12 +117,24 @@ type fileStamp struct {
 func (d *directory) describe(id workload.ID) workload.Workload {
 	w := cgroup.Describe(id)
 	w.ID = id
-	if id == d.own || cgroup.PodUID(id) != "" && strings.HasPrefix(string(d.own), string(id)+"/") {
+	uid := cgroup.PodUID(id)
+	pod, known := d.pod(id)
+	if known {
+		w.Namespace, w.Name = pod.Namespace, pod.Name
+	}
+	if id == d.own || uid != "" && (uid == d.ownPod || strings.HasPrefix(string(d.own), string(id)+"/")) {
 		w.Kind = workload.Agent
 		return w
 	}
 	f := d.find(id)
-	if f == nil {
+	switch {
+	case f == nil && known && pod.Function != "":
+		w.Kind, w.Function = workload.Function, pod.Function
+		return w
+	case f == nil:
+		if w.Kind == workload.Pod && w.Namespace != "" && uid == "" && slices.Contains(d.faasd, w.Namespace) {
+			w.Kind, w.Function = workload.Function, w.Name
+		}
 		return w
 	}
 	w.Kind, w.Namespace, w.Function = workload.Function, f.Namespace, f.Function
@@ -144,10 +166,68 @@ func (d *directory) find(id workload.ID) *rawFunction {
 	return nil
 }
 
-// watched says whether a workload's watchdog can be asked.
+// pod returns what Kubernetes says of a workload.
+func (d *directory) pod(id workload.ID) (kube.Pod, bool) {
+	if d.pods == nil {
+		return kube.Pod{}, false
+	}
+	uid := cgroup.PodUID(id)
+	if uid == "" {
+		container := cgroup.ContainerID(id)
+		if container == "" {
+			return kube.Pod{}, false
+		}
+		return d.pods.Container(container)
+	}
+	p, ok := d.pods.Pod(uid)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ok {
+		delete(d.unknown, uid)
+	} else if _, there := d.unknown[uid]; !there {
+		if d.unknown == nil || len(d.unknown) > maxUnknown {
+			d.unknown = map[string]time.Time{}
+		}
+		d.unknown[uid] = time.Now()
+	}
+	return p, ok
+}
+
+const (
+	// maxUnknown bounds the pods whose being unknown is remembered.
+	maxUnknown = 1000
+	// wantFor is how long is asked for a pod that nobody knows.
+	wantFor = 20 * time.Second
+)
+
+// wanting says whether there is a pod that nobody knows and that should become known soon.
+func (d *directory) wanting(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, since := range d.unknown {
+		if now.Sub(since) < wantFor {
+			return true
+		}
+	}
+	return false
+}
+
+// expected says whether more will soon be known of a workload: of a pod that Kubernetes has not told of.
+func (d *directory) expected(id workload.ID) bool {
+	if d.pods == nil || cgroup.PodUID(id) == "" || d.find(id) != nil {
+		return false
+	}
+	_, known := d.pod(id)
+	return !known
+}
+
+// watched says whether it will be told when a workload that appears is ready.
 func (d *directory) watched(id workload.ID) bool {
-	f := d.find(id)
-	return f != nil && f.Watchdog != ""
+	if f := d.find(id); f != nil {
+		return f.Watchdog != ""
+	}
+	p, ok := d.pod(id)
+	return ok && p.Function != "" && !p.Ready && !p.Ended
 }
 
 // requested returns the cores that a workload has reserved, as far as is known.
@@ -155,7 +235,8 @@ func (d *directory) requested(id workload.ID) float64 {
 	if f := d.find(id); f != nil {
 		return f.CPURequest
 	}
-	return 0
+	p, _ := d.pod(id)
+	return p.CPURequest
 }
 
 // targets returns the watchdogs of the workloads that are seen. A workload without a control group of its own is not asked.
@@ -166,9 +247,19 @@ func (d *directory) targets(seen []workload.Workload) []activity.Target {
 		if w.Kind != workload.Function {
 			continue
 		}
-		if f := d.find(w.ID); f != nil && f.Watchdog != "" && !taken[f.Watchdog] {
-			taken[f.Watchdog] = true
-			out = append(out, activity.Target{ID: w.ID, URL: f.Watchdog})
+		if f := d.find(w.ID); f != nil {
+			if f.Watchdog != "" && !taken[f.Watchdog] {
+				taken[f.Watchdog] = true
+				out = append(out, activity.Target{ID: w.ID, URL: f.Watchdog})
+			}
+			continue
+		}
+		if p, ok := d.pod(w.ID); ok && p.IP != "" && !p.Ended && d.port != 0 {
+			t := activity.Target{ID: w.ID, URL: "http://" + net.JoinHostPort(p.IP, strconv.Itoa(d.port)) + "/metrics", Maybe: true, Turn: 2 * p.Restarts}
+			if p.Ready {
+				t.Turn++
+			}
+			out = append(out, t)
 		}
 	}
 	return out

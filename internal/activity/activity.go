@@ -25,6 +25,11 @@ type Target struct {
 	ID workload.ID
 	// URL is that of the watchdog's metrics, such as http://10.42.0.7:8081/metrics.
 	URL string
+	// Maybe says that nobody knows whether there is a watchdog: one that does not answer while it may be starting is asked seldom, is no
+	// error, and is not heard of in the log. Others tell when such a workload is created and stops.
+	Maybe bool
+	// Turn is another number when a target that does not answer is worth being asked again, as one that has got ready.
+	Turn int
 }
 
 // Config says whom to ask. Targets and Uptime are needed.
@@ -131,7 +136,8 @@ func (p *Poller) Status() []Status {
 //
 // event gets Created when a target appears, Ready at its first answer, before the Activity, and Stopped when it has left, after
 // which nothing comes of this ID unless it appears anew. A target that is there at the first poll and answers at once was running
-// before and has neither Created nor Ready; if it does not answer at once, Created comes late with the time of the first poll.
+// before and has neither Created nor Ready; if it does not answer at once, Created comes late with the time of the first poll. Of a
+// target that is Maybe there is Ready alone.
 //
 // Both are called from one goroutine at a time, and polling waits for them.
 func (p *Poller) Run(ctx context.Context, sink func(workload.Activity), event func(workload.Event)) error {
@@ -219,7 +225,7 @@ func (p *Poller) tick(event func(workload.Event)) {
 			t = &target{id: n.ID, appeared: now, initial: first, status: Status{Target: n}}
 			t.address(n.URL)
 			p.targets[n.ID] = t
-			if !first {
+			if !first && !n.Maybe {
 				event(workload.Event{ID: n.ID, At: now, What: workload.Created})
 			}
 		case t.seen == p.round:
@@ -228,6 +234,10 @@ func (p *Poller) tick(event func(workload.Event)) {
 			t.address(n.URL)
 			t.due = 0
 		}
+		if t.status.Turn != n.Turn {
+			t.failures, t.due, t.appeared = 0, 0, now
+		}
+		t.status.Maybe, t.status.Turn = n.Maybe, n.Turn
 		t.seen = p.round
 		if !t.busy && t.due <= now {
 			t.busy = true
@@ -242,7 +252,9 @@ func (p *Poller) tick(event func(workload.Event)) {
 		t := p.targets[id]
 		t.gone = true
 		delete(p.targets, id)
-		event(workload.Event{ID: id, At: max(now, t.status.LastSuccess), What: workload.Stopped})
+		if !t.status.Maybe {
+			event(workload.Event{ID: id, At: max(now, t.status.LastSuccess), What: workload.Stopped})
+		}
 	}
 	for lane := range p.queue {
 		p.queue[lane] = slices.DeleteFunc(p.queue[lane], func(t *target) bool { return t.gone })
@@ -273,7 +285,7 @@ func (p *Poller) take(t *target, sink func(workload.Activity), event func(worklo
 	initial := t.initial
 	t.initial = false
 	if t.err != nil {
-		if initial {
+		if initial && !s.Maybe {
 			event(workload.Event{ID: t.id, At: t.appeared, What: workload.Created})
 		}
 		p.fail(t)
@@ -300,14 +312,21 @@ func (p *Poller) take(t *target, sink func(workload.Activity), event func(worklo
 // fail enters that a poll failed, and says when to try again.
 func (p *Poller) fail(t *target) {
 	s := &t.status
-	s.Errors++
 	s.Up, s.Error = false, t.err.Error()
 	starting := !t.ready && t.at-t.appeared < startGrace
+	if s.Maybe && !t.ready {
+		if !starting {
+			t.failures++
+			t.due = p.cfg.Uptime() + seldom(p.cfg.Every, t.failures) - p.cfg.Every/2
+		}
+		return
+	}
+	s.Errors++
 	if !starting {
 		t.failures++
 		// Half a period less, since ticks do not come on the dot.
 		t.due = p.cfg.Uptime() + backoff(p.cfg.Every, t.failures) - p.cfg.Every/2
-		if !t.silent {
+		if !t.silent && (!s.Maybe || t.failures > leaving) {
 			t.silent = true
 			p.cfg.Logger.Warn("watchdog does not answer: requests of this workload are not counted", "workload", t.id, "err", t.err)
 		}

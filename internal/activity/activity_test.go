@@ -88,7 +88,7 @@ func (r *rig) list(hosts ...string) {
 	defer r.mu.Unlock()
 	r.targets = nil
 	for _, h := range hosts {
-		r.targets = append(r.targets, Target{workload.ID(h), "http://" + h + "/metrics"})
+		r.targets = append(r.targets, Target{ID: workload.ID(h), URL: "http://" + h + "/metrics"})
 	}
 }
 
@@ -186,7 +186,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		r.mu.Lock()
-		r.targets = []Target{{"new", "http://old/metrics"}} // has another address now
+		r.targets = []Target{{ID: "new", URL: "http://old/metrics"}} // has another address now
 		r.mu.Unlock()
 		r.set("old", says(2, 3))
 		after(time.Second)
@@ -373,14 +373,14 @@ func TestOverTCP(t *testing.T) {
 		defer bad.Close()
 		defer close(release)
 
-		targets := []Target{{"good", good.URL + "/metrics"}, {"url", "https://127.0.0.1/metrics"}}
+		targets := []Target{{ID: "good", URL: good.URL + "/metrics"}, {ID: "url", URL: "https://127.0.0.1/metrics"}}
 		want := map[workload.ID]string{
 			"blocked": "deadline exceeded", "cut": "unexpected EOF", "garbage": "no http_requests_in_flight",
 			"huge": "more than 1048576 bytes", "missing": "status 404", "moved": "status 302", "url": "not a URL of the form",
 		}
 		for id := range want {
 			if id != "url" {
-				targets = append(targets, Target{id, bad.URL + "/" + string(id)})
+				targets = append(targets, Target{ID: id, URL: bad.URL + "/" + string(id)})
 			}
 		}
 		zero := time.Now()

@@ -19,6 +19,10 @@ const (
 	keepBuffer = 64 << 10
 	// maxBackoff is the longest time between two tries.
 	maxBackoff = 10 * time.Second
+	// maxSeldom is the longest time between two questions to a target that may have no watchdog.
+	maxSeldom = 5 * time.Minute
+	// leaving is how often a target that is Maybe may fail without the log hearing of it: pods go without saying so here.
+	leaving = 3
 	// startGrace is how long a target that has not answered yet is tried every period: its start is being timed.
 	startGrace = 30 * time.Second
 )
@@ -142,6 +146,15 @@ func (e *epoch) fold(c counts) (restarted bool) {
 	e.complete = max(e.complete, e.base+c.completed)
 	e.started = max(e.started, e.base+c.completed+c.inFlight)
 	return restarted
+}
+
+// seldom returns the time to wait after so many failures of a target that may have no watchdog.
+func seldom(every time.Duration, failures int) time.Duration {
+	wait := maxBackoff
+	for ; failures > 1 && wait < maxSeldom; failures-- {
+		wait *= 2
+	}
+	return min(max(wait, every), max(maxSeldom, every))
 }
 
 // backoff returns the time to wait after so many failures in a row.
