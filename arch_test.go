@@ -28,6 +28,8 @@ type room struct {
 	why string
 }
 
+const functionsAlone = "a function is watched like anybody's, so it has nothing of the watchers"
+
 // rooms has a row for every package. A sibling that is missing in a row is missing on purpose.
 var rooms = map[string]room{
 	"internal/energy": {
@@ -128,6 +130,22 @@ var rooms = map[string]room{
 	"internal/push": {
 		why: "it sends whatever a gatherer has, so that what is pushed is what is scraped",
 	},
+	"functions/internal/serve": {
+		why: "it serves whatever function; functions run where the agent watches, and share nothing with it",
+	},
+	"functions/internal/primes": {
+		why: "it is work, and nothing else",
+	},
+	"functions/internal/treebank": {
+		why: "it knows words; who asks for them does not matter",
+	},
+	"functions/analyze-sentence": {may: []string{"functions/internal/serve", "functions/internal/treebank"}, why: functionsAlone},
+	"functions/cpu-bound":        {may: []string{"functions/internal/primes", "functions/internal/serve"}, why: functionsAlone},
+	"functions/gzip":             {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/io-bound":         {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/memory-bound":     {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/resize-image":     {may: []string{"functions/internal/serve"}, why: functionsAlone},
+	"functions/short-forked":     {may: []string{"functions/internal/primes", "functions/internal/serve"}, why: functionsAlone},
 	"cmd/wattlet": {
 		may: []string{"internal/..."},
 		why: "commands wire rooms together; what two of them share is a room",
@@ -143,7 +161,10 @@ var standardOnly = []string{"internal/energy", "internal/workload"}
 
 // pure packages compute. They get time as an argument and randomness as a source, and return what others may log: then
 // recorded traces replay through them, and a test needs no patience.
-var pure = []string{"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/calibration", "internal/energy", "internal/workload"}
+var pure = []string{
+	"functions/internal/primes", "functions/internal/treebank",
+	"internal/align", "internal/attribution", "internal/attribution/baseline", "internal/calibration", "internal/energy", "internal/workload",
+}
 
 // impure are the imports a pure package does not have, with all that is below them.
 var impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "syscall"}
@@ -160,12 +181,12 @@ var linksTesting = map[string]string{
 // unlinked has for each package what its binary must not contain, and why.
 var unlinked = map[string]map[string]string{
 	"cmd/wattlet": {
-		"k8s.io/...":                                  "tens of megabytes for three GET requests",
 		"github.com/prometheus/prometheus/...":        "the agent exposes metrics and stores none",
 		"github.com/plgd-dev/go-coap/v3/tcp":          "meters speak UDP; nothing else may be dialled or served",
 		module + "/internal/metersim/...":             "an agent that measures cannot also make up readings",
 		module + "/internal/boardsim/...":             "an agent that measures cannot also make up boards",
 		module + "/internal/kubesim/...":              "an agent that measures cannot also make up pods",
+		"k8s.io/...":                                  "tens of megabytes for three GET requests",
 		"google.golang.org/grpc/...":                  "two unary calls on a socket do not need it: ADR 0012",
 		module + "/internal/trace/...":                "records leave over HTTP; compression is the recorder's work",
 		module + "/internal/attribution/baseline/...": "an agent splits energy in one way",
