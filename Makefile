@@ -155,6 +155,20 @@ firmware-test: firmware ## Tests of the firmware: sanitizers, fuzzing, a 32-bit 
 check-idf: ## IDF_PATH=...: the firmware against the headers and options of that ESP-IDF, without building it
 	@python3 firmware/test/idf/check-idf $(or $(IDF_PATH),$(error say where ESP-IDF is: make check-idf IDF_PATH=...)) $(ARGS)
 
+# Of every program for every kind of board, in layouts that need no daemon and no registry.
+IMAGES := bin/images
+IMAGE_REPOSITORY ?= localhost
+.PHONY: image
+image: dashboard ## bin/images: container images of all programs and functions for amd64, arm64 and arm/v7; IMAGE_REPOSITORY=...
+	$(call step,images)
+	@GOWORK=off go run -C tools/images . -version '$(VERSION)' -repository '$(IMAGE_REPOSITORY)' $(if $(ONLY),-only '$(ONLY)') $(CURDIR)/$(IMAGES)
+
+.PHONY: image-test
+image-test: image ## Tests of the images: what is in them, and each program once on each processor, emulated
+	$(call step,images: contents, processors, lists of modules)
+	@$(if $(call have,qemu-arm-static),:,scripts/debian install qemu-user-static)
+	@WATTLET_IMAGES=$(CURDIR)/$(IMAGES) GOWORK=off go test -C tools/images -count=1 ./...
+
 .PHONY: dashboards
 dashboards: ## Write deploy/grafana anew, from tools/grafana
 	@GOWORK=off go run -C tools/grafana . $(CURDIR)/deploy/grafana
@@ -180,6 +194,7 @@ modules:
 	@go mod tidy -C tools/golangci -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/grafana -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/helm -diff $(quiet)
+	@GOWORK=off go mod tidy -C tools/images -diff $(quiet)
 
 .PHONY: wire
 wire: $(BIN)/buf $(BIN)/protoc-gen-go
@@ -197,6 +212,7 @@ golangci: $(BIN)/golangci-lint
 	@golangci-lint run
 	@cd tools/grafana && GOWORK=off golangci-lint run
 	@cd tools/helm && GOWORK=off golangci-lint run
+	@cd tools/images && GOWORK=off golangci-lint run
 
 # Most boards are 32-bit ARM, where int is shorter: constants that overflow and misaligned atomics show here.
 .PHONY: vet-arm
