@@ -376,7 +376,8 @@ func TestRecordARealAgent(t *testing.T) {
 	t.Log(stdout)
 
 	sum, err := trace.Check(dir)
-	if err != nil || sum.Boots != 1 || sum.Power < 60 || sum.Usage < 60*4 || sum.Frequency == 0 || strings.Contains(stdout, "left out") {
+	// Six seconds and more at ten readings each, of which a busy machine may take several in one.
+	if err != nil || sum.Boots != 1 || sum.Power < 30 || sum.Usage < 30*4 || sum.Frequency == 0 || strings.Contains(stdout, "left out") {
 		t.Fatalf("%+v, %v\n%s", sum, err, stdout)
 	}
 	if sum.Meta.Node != "pi" || sum.Meta.Cores[""] != 4 {
