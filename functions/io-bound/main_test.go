@@ -78,7 +78,16 @@ func TestFails(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	// A disk that does not keep what it is given.
+	// One that gives back other than it was given.
+	zero, err := os.OpenFile("/dev/zero", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer zero.Close()
+	if _, err := (answer{KiB: 1, Block: 1}).run(t.Context(), zero); err == nil || !strings.HasPrefix(err.Error(), "read back ") {
+		t.Error(err)
+	}
+	// One that does not keep what it is given.
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip(err)

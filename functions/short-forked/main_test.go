@@ -53,11 +53,11 @@ func TestChildrenWork(t *testing.T) {
 	}
 	own, children := spent(syscall.RUSAGE_SELF), spent(syscall.RUSAGE_CHILDREN)
 	w := httptest.NewRecorder()
-	if err := invoke(w, httptest.NewRequest(http.MethodGet, "/?children=4&below=500000", nil)); err != nil {
+	if err := invoke(w, httptest.NewRequest(http.MethodGet, "/?children=4&below=200000", nil)); err != nil {
 		t.Fatal(err)
 	}
 	own, children = spent(syscall.RUSAGE_SELF)-own, spent(syscall.RUSAGE_CHILDREN)-children
-	if children < 4*own {
+	if children < 2*own {
 		t.Errorf("the children used %d ns, their parent %d", children, own)
 	}
 }

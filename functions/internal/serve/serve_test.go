@@ -50,6 +50,8 @@ func TestAnswers(t *testing.T) {
 			return BadRequest("parameter x:\nno such thing")
 		case "/fails":
 			return fmt.Errorf("opening: %w", errors.New("two\nlines"))
+		case "/unread":
+			return JSON(w, "served")
 		case "/panics":
 			panic("a fault")
 		case "/waits":
@@ -73,6 +75,7 @@ func TestAnswers(t *testing.T) {
 		"good":                  {httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")), 200, "0123456789 read", ""},
 		"any path":              {httptest.NewRequest(http.MethodPut, "/a/b", unknownLength("01")), 200, "01 read", ""},
 		"announced as large":    {httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789a")), 413, "the body is larger than 10 bytes\n", ""},
+		"large and not read":    {httptest.NewRequest(http.MethodPost, "/unread", strings.NewReader("0123456789a")), 413, "the body is larger than 10 bytes\n", ""},
 		"large":                 {httptest.NewRequest(http.MethodPost, "/", unknownLength("0123456789a")), 413, "the body is larger than 10 bytes\n", ""},
 		"caller's fault":        {get("/bad"), 400, "parameter x: no such thing\n", ""},
 		"function's fault":      {get("/fails"), 500, "opening: two lines\n", "an invocation failed"},

@@ -52,7 +52,11 @@ func NewTagger() (*Tagger, error) {
 		return nil, errors.New("the model's tags are not distinct, or too many")
 	}
 	for word, name := range model.TagMap() {
-		t.certain[strings.Clone(word)] = number[name]
+		n, ok := number[name]
+		if !ok {
+			return nil, fmt.Errorf("the model's word %q has the tag %q, which is none of the model's", word, name)
+		}
+		t.certain[word] = n
 	}
 	all := model.Weights()
 	t.index = make(map[uint64]span, len(all))
@@ -68,8 +72,12 @@ func NewTagger() (*Tagger, error) {
 			if math.Abs(thousandths) > maxWeight {
 				return nil, fmt.Errorf("the model's feature %q has a weight of %v", feature, value)
 			}
+			n, ok := number[name]
+			if !ok {
+				return nil, fmt.Errorf("the model's feature %q has a weight for %q, which is none of the model's tags", feature, name)
+			}
 			if thousandths != 0 {
-				t.weights = append(t.weights, weight(int32(thousandths)<<8|int32(number[name])))
+				t.weights = append(t.weights, weight(int32(thousandths)<<8|int32(n)))
 			}
 		}
 		t.index[hash.Sum64()] = span{uint32(from), uint32(len(t.weights))}
@@ -112,7 +120,7 @@ func (t *Tagger) sentence(tokens []Token) {
 	scores := make([]int32, len(t.tags))
 	for i := range tokens {
 		name, ok := mark(own[i])
-		if n, certain := t.certain[own[i]]; !ok && certain && t.tags[n] != none {
+		if n, certain := t.certain[own[i]]; !ok && certain {
 			name, ok = t.tags[n], true
 		}
 		if !ok {
@@ -163,15 +171,12 @@ func (t *Tagger) guess(scores []int32, words []string, i int, own, before, befor
 	add("i+2 word", words[i+2])
 	best := 0
 	for n := range scores {
-		if scores[n] > scores[best] && t.tags[n] != none {
+		if scores[n] > scores[best] {
 			best = n
 		}
 	}
 	return t.tags[best]
 }
-
-// none is the treebank's mark of what is not said; it is no part of speech.
-const none = "-NONE-"
 
 // hash is FNV-1a of parts with a space between.
 func hash(parts []string) uint64 {

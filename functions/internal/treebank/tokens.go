@@ -134,7 +134,8 @@ func repeated(s string) int {
 func dash(r rune) bool { return r == '–' || r == '—' || r == '―' }
 
 func shortened(s string) bool {
-	return s != "" && s[0] >= '0' && s[0] <= '9' || slices.Contains([]string{"em", "til", "tis", "twas", "cause", "round"}, strings.ToLower(s))
+	return s != "" && s[0] >= '0' && s[0] <= '9' ||
+		len(s) < 8 && slices.Contains([]string{"em", "til", "tis", "twas", "cause", "round"}, strings.ToLower(s))
 }
 
 // trailing returns how many bytes at the end of text[from:end] are a token of their own.
@@ -261,10 +262,12 @@ func word(tokens []Token, text string, from, to int) []Token {
 	if s == "" {
 		return tokens
 	}
-	if n := two[strings.ToLower(s)]; n > 0 {
-		add(from, from+n)
-		add(from+n, to)
-		return tokens
+	if len(s) < 8 {
+		if n := two[strings.ToLower(s)]; n > 0 {
+			add(from, from+n)
+			add(from+n, to)
+			return tokens
+		}
 	}
 	if n := suffix(s); n > 0 && n < len(s) {
 		tokens = word(tokens, text, from, to-n) // wouldn't've
