@@ -109,9 +109,9 @@ dashboards-test: build
 
 # Without -race, which would double the minutes that compiling Kubernetes's types takes at first: nothing there runs at once.
 .PHONY: helm-test
-helm-test: $(if $(call have,promtool),,.cache/prometheus) ## Tests of the Helm chart and the jsonnet library
+helm-test: build $(if $(call have,promtool),,.cache/prometheus) ## Tests of the Helm chart and the jsonnet library
 	$(call step,Helm chart and jsonnet library: strict objects$(comma) no privilege$(comma) rules and dashboards from their one source)
-	@GOWORK=off go test -C tools/helm ./...
+	@WATTLET_BIN=$(CURDIR)/bin GOWORK=off go test -C tools/helm -count=1 ./...
 
 .PHONY: chart
 chart: ## Write anew what of the Helm chart is made: values.yaml, the table of values, golden manifests
