@@ -110,20 +110,20 @@ func (w *witness) counted(meter, kind string) {
 	})
 }
 
-// said checks how often the log has a line with all the words.
+// said waits until the log has so many lines with all the words, and checks that it has no more.
 func (w *witness) said(least, most int, words ...string) {
 	w.t.Helper()
 	n := 0
-	for line := range strings.Lines(w.logged()) {
-		for _, word := range words {
-			if !strings.Contains(line, word) {
-				n--
-				break
+	w.wait(fmt.Sprintf("the log has %d lines with %q", least, words), func() bool { // what is shown may be ahead of what is logged
+		n = 0
+		for line := range strings.Lines(w.logged()) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				n++
 			}
 		}
-		n++
-	}
-	if n < least || n > most {
+		return n >= least
+	})
+	if n > most {
 		w.t.Errorf("the log has %d lines with %q, want %d to %d", n, words, least, most)
 	}
 }

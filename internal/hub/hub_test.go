@@ -97,9 +97,7 @@ func TestPassword(t *testing.T) {
 	h := start(t, Config{Targets: []Target{
 		{Name: "with", URL: a.URL, Client: Client{User: "hub", PasswordFile: file}}, {Name: "without", URL: newAgent(t, "other").URL},
 	}})
-	if got := scraped(t, h.base, `up{instance="with"}`); got != 1 {
-		t.Errorf("up %v with the password", got)
-	}
+	eventually(t, "up with the password", func() bool { got, ok := value(t, h.base, `up{instance="with"}`); return ok && got == 1 })
 	if got := scraped(t, h.base, `up{instance="without"}`); got != 0 {
 		t.Errorf("up %v without", got)
 	}
