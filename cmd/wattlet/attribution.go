@@ -21,6 +21,7 @@ type attribution struct {
 	config    *accounting.AttributionConfig
 	source    func(report func(error)) podSource // of pods' names; nil for none
 	starts    starts
+	gateway   []string // URLs of its metrics; none for none
 }
 
 // openAttribution opens the kernel's counters. Without them the agent measures all the same.
@@ -65,7 +66,7 @@ func (a *agent) openAttribution() *attribution {
 		// A sensor of the board averages for who knows how long; a meter of ours integrates and has no lag to speak of.
 		lag, hold = 100*time.Millisecond, 45*time.Second
 	}
-	return &attribution{directory: d, usage: reader, source: source, config: &accounting.AttributionConfig{
+	return &attribution{directory: d, usage: reader, source: source, gateway: o.gateway, config: &accounting.AttributionConfig{
 		Node: node, Usage: reader, Uptime: hostclock.Uptime,
 		AttributorConfig: accounting.AttributorConfig{
 			Board: board, Tick: o.tick, Lag: lag, Hold: hold, Describe: d.describe, Watched: d.watched, Requested: d.requested,
@@ -108,7 +109,28 @@ func (t *attribution) ask(ctx context.Context, l *accounting.Ledger, every time.
 		Targets: func() []activity.Target { return t.directory.targets(l.Tracked()) },
 		Every:   every, Uptime: hostclock.Uptime, Logger: t.directory.log,
 	})
-	return p.Run(ctx, l.Activity, l.Event)
+	if len(t.gateway) == 0 {
+		return p.Run(ctx, l.Activity, l.Event)
+	}
+	g, err := activity.NewGateway(activity.GatewayConfig{
+		URLs: t.gateway, Every: every, Uptime: hostclock.Uptime, Logger: t.directory.log,
+		Functions: func() []activity.Served { return t.directory.served(l.Tracked(), p.Status()) },
+		Report: func(err error) {
+			if err != nil {
+				l.Count("gateway")
+			} else {
+				l.Reached("gateway")
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	var s switchover
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return p.Run(ctx, s.from(watchdogs, l.Activity), l.Event) })
+	both.Go(func() error { return g.Run(ctx, s.from(gateways, l.Activity)) })
+	return both.Wait()
 }
 
 // settled is how long is waited for further changes before workloads are described anew.

@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/wattlet/wattlet/internal/activity"
+	"github.com/wattlet/wattlet/internal/hostclock"
 	"github.com/wattlet/wattlet/internal/push"
 )
 
@@ -48,6 +50,7 @@ type options struct {
 	functionsFile    string
 	faasdNamespaces  []string
 	kube             kubeOptions
+	gateway          list
 	podUID           string
 
 	metricsLegacy bool
@@ -114,6 +117,8 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.StringVar(&o.functionsFile, "functions.file", "", "`FILE` that says which workloads serve which function; read again when it changes")
 	fs.Var(&faasd, "faasd.namespaces", "`NAMES` of containerd's namespaces whose containers are functions of faasd; default openfaas-fn")
 	o.kube.flags(fs)
+	fs.Var(&o.gateway, "gateway.url", "`URL` of the metrics of OpenFaaS's gateway, as http://gateway.openfaas:8082/metrics, for functions without a watchdog; "+
+		"one for each of its replicas")
 	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
 	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
 	fs.StringVar(&o.push.URL, "push.url", "", "send all metrics to this remote write `URL`, as http://hub:9779/api/v1/write")
@@ -191,6 +196,13 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 		o.faasdNamespaces = []string{"openfaas-fn"}
 	}
 	o.podUID = env("POD_UID")
+	if len(o.gateway) > 0 {
+		if _, err := activity.NewGateway(activity.GatewayConfig{
+			URLs: o.gateway, Uptime: hostclock.Uptime, Functions: func() []activity.Served { return nil },
+		}); err != nil {
+			return nil, usagef("--gateway.url: %w", err)
+		}
+	}
 	if err := o.kube.check(env); err != nil {
 		return nil, err
 	}

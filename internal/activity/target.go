@@ -74,28 +74,37 @@ func (t *target) poll(ctx context.Context, c *http.Client, cfg *Config, buf []by
 }
 
 func (t *target) ask(ctx context.Context, c *http.Client, timeout time.Duration, buf []byte) (counts, []byte, error) {
-	if t.bad != nil {
-		return counts{}, buf, t.bad
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	resp, err := c.Do(t.request.WithContext(ctx))
+	buf, err := t.fetch(ctx, c, timeout, buf)
 	if err != nil {
-		return counts{}, buf, err // a *url.Error, which names method and URL
-	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
-	if resp.StatusCode != http.StatusOK {
-		return counts{}, buf, fmt.Errorf("GET %s: status %d: is this a watchdog's metrics endpoint?", t.url, resp.StatusCode)
-	}
-	buf, err = readBody(buf[:0], resp.Body)
-	if err != nil {
-		return counts{}, buf, fmt.Errorf("GET %s: %w", t.url, err)
+		return counts{}, buf, err
 	}
 	got, err := parse(buf)
 	if err != nil {
 		return counts{}, buf, fmt.Errorf("GET %s: %w", t.url, err)
 	}
 	return got, buf, nil
+}
+
+// fetch reads the target's text into buf.
+func (t *target) fetch(ctx context.Context, c *http.Client, timeout time.Duration, buf []byte) ([]byte, error) {
+	if t.bad != nil {
+		return buf, t.bad
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resp, err := c.Do(t.request.WithContext(ctx))
+	if err != nil {
+		return buf, err // a *url.Error, which names method and URL
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	if resp.StatusCode != http.StatusOK {
+		return buf, fmt.Errorf("GET %s: status %d: is this a metrics endpoint?", t.url, resp.StatusCode)
+	}
+	buf, err = readBody(buf[:0], resp.Body)
+	if err != nil {
+		return buf, fmt.Errorf("GET %s: %w", t.url, err)
+	}
+	return buf, nil
 }
 
 var errTooLarge = fmt.Errorf("the answer has more than %d bytes", maxBody)

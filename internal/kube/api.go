@@ -43,6 +43,7 @@ type apiMetadata struct {
 	Name            string            `json:"name"`
 	Namespace       string            `json:"namespace"`
 	ResourceVersion string            `json:"resourceVersion"`
+	Deletion        string            `json:"deletionTimestamp"`
 	Labels          map[string]string `json:"labels"`
 	Annotations     struct {
 		ConfigHash string `json:"kubernetes.io/config.hash"`
@@ -114,6 +115,7 @@ func (a *apiPod) pod(label string) Pod {
 		p.CPURequest = whole
 	}
 	p.Ended = a.Status.Phase == "Succeeded" || a.Status.Phase == "Failed"
+	p.Leaving = p.Ended || m.Deletion != ""
 	for _, c := range a.Status.Conditions {
 		if c.Type == "Ready" {
 			p.Ready = c.Status == "True"

@@ -165,7 +165,7 @@ func podsOf(sandboxes []sandbox, containers []container, label string) []criPod 
 		if s.hash != "" {
 			p.UID = s.hash
 		}
-		p.Ended = !s.ready
+		p.Ended, p.Leaving = !s.ready, !s.ready
 		if of := sums[s.id]; of != nil {
 			running := true
 			for _, k := range of.last {

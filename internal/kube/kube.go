@@ -23,16 +23,16 @@ type Pod struct {
 	IP string
 	// CPURequest is the number of cores that the pod has reserved, as far as is known.
 	CPURequest float64
-	// Ready says that the pod may be asked; Ended that it will never be again. Restarts counts those of its containers.
-	Ready, Ended bool
-	Restarts     int
+	// Ready says that the pod may be asked; Leaving that it was told to end, Ended that it has. Restarts counts those of its containers.
+	Ready, Leaving, Ended bool
+	Restarts              int
 	// Containers are the IDs of its containers, without the runtime's name.
 	Containers []string
 }
 
 // same says whether nothing is different.
 func (p *Pod) same(q *Pod) bool {
-	return p.named(q) && p.IP == q.IP && p.CPURequest == q.CPURequest && p.Ready == q.Ready && p.Ended == q.Ended &&
+	return p.named(q) && p.IP == q.IP && p.CPURequest == q.CPURequest && p.Ready == q.Ready && p.Leaving == q.Leaving && p.Ended == q.Ended &&
 		p.Restarts == q.Restarts && slices.Equal(p.Containers, q.Containers)
 }
 
@@ -182,7 +182,7 @@ func (d *Directory) remove(uid string) {
 
 func (d *Directory) leave(e *entry) {
 	if e.gone.IsZero() {
-		e.gone, e.Ended, e.Ready = d.now(), true, false
+		e.gone, e.Ended, e.Leaving, e.Ready = d.now(), true, true, false
 		signal(d.changed)
 	}
 }
