@@ -40,7 +40,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cache/libcoap/bin:$(CURDIR)/.cache/pr
 
 .PHONY: help
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: build ## Six simulated boards, their meter and a real agent for each on this machine; ARGS='--help' tells its flags
@@ -177,6 +177,25 @@ dashboards: ## Write deploy/grafana anew, from tools/grafana
 e2e: ## What takes long: a quarter of an hour of wattctl up against the truth
 	WATTLET_LONG=1 go test ./cmd/wattctl -run TestUpIntervals -v -timeout 30m
 
+# What runs there is as in the images that users get, for this machine alone. In namespaces of its own, which end with the test.
+E2E := GOWORK=off WATTLET_BIN=$(CURDIR)/bin/wattlet WATTLET_IMAGES=$(CURDIR)/.cache/e2e-images go test -C test/e2e -count=1 -timeout 30m -v
+E2E_SYSTEM := $(if $(call have,containerd),,containerd) $(if $(call have,runc),,runc) $(if $(wildcard /usr/lib/cni/bridge),,containernetworking-plugins) \
+	$(if $(call have,iptables),,iptables) $(if $(call have,ip),,iproute2)
+.PHONY: e2e-images
+e2e-images: build
+	@$(if $(strip $(E2E_SYSTEM)),scripts/debian install $(E2E_SYSTEM),:)
+	@GOWORK=off go run -C tools/images . -version e2e -platform linux/$(shell go env GOARCH) $(CURDIR)/.cache/e2e-images >/dev/null
+
+.PHONY: e2e-containerd
+e2e-containerd: e2e-images ## Functions in real control groups under containerd, against the truth (root)
+	$(call step,functions under containerd)
+	@$(E2E) -run '^TestContainerd$$'
+
+.PHONY: e2e-churn
+CHURN ?= 10m
+e2e-churn: e2e-images ## 200 pods that come and go for CHURN=10m: memory and cost of the agent (root)
+	@WATTLET_E2E_CHURN=$(CHURN) $(E2E) -run '^TestChurn$$'
+
 .PHONY: lint
 lint: format modules wire golangci vet-arm ## Everything a change must pass, but the tests
 
@@ -195,6 +214,7 @@ modules:
 	@GOWORK=off go mod tidy -C tools/grafana -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/helm -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/images -diff $(quiet)
+	@GOWORK=off go mod tidy -C test/e2e -diff $(quiet)
 
 .PHONY: wire
 wire: $(BIN)/buf $(BIN)/protoc-gen-go
@@ -213,6 +233,7 @@ golangci: $(BIN)/golangci-lint
 	@cd tools/grafana && GOWORK=off golangci-lint run
 	@cd tools/helm && GOWORK=off golangci-lint run
 	@cd tools/images && GOWORK=off golangci-lint run
+	@cd test/e2e && GOWORK=off golangci-lint run
 
 # Most boards are 32-bit ARM, where int is shorter: constants that overflow and misaligned atomics show here.
 .PHONY: vet-arm

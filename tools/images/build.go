@@ -50,6 +50,7 @@ var products = []program{
 // builder builds programs of one checkout.
 type builder struct {
 	root, cache, version string
+	platforms            []v1.Platform
 }
 
 func newBuilder(ctx context.Context, cache, version string) (*builder, error) {
@@ -66,7 +67,7 @@ func newBuilder(ctx context.Context, cache, version string) (*builder, error) {
 	if cache, err = filepath.Abs(cache); err != nil {
 		return nil, err
 	}
-	return &builder{root, cache, version}, nil
+	return &builder{root, cache, version, slices.Clone(platforms)}, nil
 }
 
 // programs lists what there are images of: the products, and each command below functions/.

@@ -48,7 +48,7 @@ func (b *builder) image(ctx context.Context, p program, repository, dir string) 
 	}
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	var referrers []v1.Image
-	for _, to := range platforms {
+	for _, to := range b.platforms {
 		binary, err := b.binary(ctx, p, to)
 		if err != nil {
 			return made{}, err

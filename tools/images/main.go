@@ -1,7 +1,7 @@
 // Images builds Wattlet's container images: each program for three platforms, on nothing, with the list of what is in it. It needs
 // Go and this repository; no daemon, no base image, no network, no root. The same source gives the same bytes.
 //
-//	images [-version V] [-only NAME,...] DIR
+//	images [-version V] [-only NAME,...] [-platform OS/ARCH] DIR
 //
 // writes DIR/NAME.tar, an OCI layout for containerd, podman, skopeo and others, and DIR/NAME-OS-ARCH.cdx.json, the modules in each
 // binary as CycloneDX, which are also in the tar as referrers of the images.
@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 func main() {
@@ -35,6 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	version := fs.String("version", "unknown", "version of programs and images; also their tag, if it can be one")
 	repository := fs.String("repository", "localhost", "what stands before the images' names")
 	only := fs.String("only", "", "names of the images to build, separated by commas; default all")
+	platform := fs.String("platform", "", "the only platform to build for, as linux/amd64; default all")
 	cache := fs.String("cache", "", "directory to keep binaries in; default one that is removed at the end")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -52,6 +55,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	b, err := newBuilder(ctx, dir, *version)
 	if err != nil {
 		return err
+	}
+	if *platform != "" {
+		b.platforms = slices.DeleteFunc(b.platforms, func(p v1.Platform) bool { return p.String() != *platform })
+		if len(b.platforms) == 0 {
+			return fmt.Errorf("no images are built for %q, only for %v", *platform, platforms)
+		}
 	}
 	all, err := b.programs(ctx)
 	if err != nil {
