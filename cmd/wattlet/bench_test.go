@@ -41,6 +41,7 @@ func BenchmarkCost(b *testing.B) {
 	fmt.Fprintf(&table, "\nWhat the agent costs: %s/%s, %d cores, %s\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	if b.Run("scrapes", func(b *testing.B) { benchmarkScrapes(b, &table) }) &&
 		b.Run("attribution", func(b *testing.B) { benchmarkAttribution(b, &table) }) &&
+		b.Run("names", func(b *testing.B) { benchmarkKube(b, &table) }) &&
 		b.Run("notifications", func(b *testing.B) { benchmarkNotifications(b, &table) }) {
 		fmt.Println(table.String())
 	}

@@ -88,7 +88,7 @@ func (s simulated) TotalAt(channel, bootID uint32, tUs uint64) (energy.Energy, b
 }
 
 // newMeter makes a meter, which is yet to run.
-func newMeter(t *testing.T, o metersim.Options) aMeter {
+func newMeter(t testing.TB, o metersim.Options) aMeter {
 	t.Helper()
 	if o.PSK == nil {
 		o.PSK = metersim.OneKey("wattlet", testKey)
@@ -130,7 +130,7 @@ func startLink(t *testing.T, o metersim.LinkOptions) (*metersim.Link, string) {
 }
 
 // background runs a part of the test's world until the test ends, and waits for its end.
-func background(t *testing.T, run func(context.Context) error) {
+func background(t testing.TB, run func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // that one ends before what cleanups end
 	done := make(chan error, 1)
@@ -144,7 +144,7 @@ func background(t *testing.T, run func(context.Context) error) {
 }
 
 // keyFile writes the test's key.
-func keyFile(t *testing.T) string {
+func keyFile(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "psk")
 	if err := os.WriteFile(path, append(testKey, '\n'), 0o600); err != nil {

@@ -209,7 +209,7 @@ func TestKubernetes(t *testing.T) {
 
 // groups is a cgroup tree made by hand, of version 2, on a node that draws 2 W and 2 J for a second of CPU, all at once.
 type groups struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	meter aMeter
 
@@ -282,7 +282,7 @@ func (g *groups) remove(uid string) {
 }
 
 // startGroups makes a node with 4 cores and no pods, and an agent's arguments.
-func startGroups(t *testing.T) (g *groups, args []string) {
+func startGroups(t testing.TB) (g *groups, args []string) {
 	t.Helper()
 	root := t.TempDir()
 	g = &groups{t: t, dir: filepath.Join(root, "cgroup"), cpu: map[string]time.Duration{}}

@@ -343,7 +343,7 @@ func object(p *Pod, version int64) []byte {
 	var managed []any
 	for i := range 3 {
 		fields := map[string]any{}
-		for j := range 12 {
+		for j := range 41 {
 			fields[fmt.Sprintf(`f:field-%d-%d`, i, j)] = map[string]any{".": map[string]any{}, "f:value": map[string]any{}}
 		}
 		managed = append(managed, map[string]any{"manager": "kubelet", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields})
