@@ -271,7 +271,8 @@ nodes:
 		w.counted("locked", "key")
 	}
 	w.until("is measured again", "locked", measured)
-	w.said(1, 3, "meter lost", locked.URL()) // silence; no answer, or a refusal; the reboot of one that reads its key at the start
+	// Silence; no answer, or a refusal each time it tries; the reboot of one that reads its key at the start.
+	w.said(1, map[bool]int{true: 2, false: 8}[firmware == ""], "meter lost", locked.URL())
 	w.said(2, 2, "meter up", locked.URL())
 
 	w.othersGoOn()

@@ -87,6 +87,19 @@ func (s simulated) TotalAt(channel, bootID uint32, tUs uint64) (energy.Energy, b
 	return s.TruthAt(channel, bootID, tUs)
 }
 
+// newSimulator makes a simulator, which is yet to run.
+func newSimulator(t testing.TB, o metersim.Options) aMeter {
+	t.Helper()
+	if o.PSK == nil {
+		o.PSK = metersim.OneKey("wattlet", testKey)
+	}
+	sim, err := metersim.Listen(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return simulated{sim}
+}
+
 // newMeter makes a meter, which is yet to run.
 func newMeter(t testing.TB, o metersim.Options) aMeter {
 	t.Helper()
@@ -94,11 +107,7 @@ func newMeter(t testing.TB, o metersim.Options) aMeter {
 		o.PSK = metersim.OneKey("wattlet", testKey)
 	}
 	if firmware == "" {
-		sim, err := metersim.Listen(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return simulated{sim}
+		return newSimulator(t, o)
 	}
 	f, err := metersim.NewFirmware(metersim.FirmwareOptions{Options: o, Program: firmware, Identity: "wattlet", Key: func() []byte {
 		key, _ := o.PSK("wattlet")

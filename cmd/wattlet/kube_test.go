@@ -286,7 +286,8 @@ func startGroups(t testing.TB) (g *groups, args []string) {
 	t.Helper()
 	root := t.TempDir()
 	g = &groups{t: t, dir: filepath.Join(root, "cgroup"), cpu: map[string]time.Duration{}}
-	g.meter = newMeter(t, metersim.Options{Channels: []metersim.Channel{{Number: 1, Load: g, Ideal: true}}})
+	// Its energy comes all at once, more than a sensor could take.
+	g.meter = newSimulator(t, metersim.Options{Channels: []metersim.Channel{{Number: 1, Load: g, Ideal: true}}})
 	background(t, g.meter.Run)
 	proc, sys := filepath.Join(root, "proc"), filepath.Join(root, "sys")
 	stat := "cpu  100 0 100 1000 0 0 0 0 0 0\n"
