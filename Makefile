@@ -191,6 +191,11 @@ e2e-containerd: e2e-images ## Functions in real control groups under containerd,
 	$(call step,functions under containerd)
 	@$(E2E) -run '^TestContainerd$$'
 
+.PHONY: e2e-cluster
+e2e-cluster: e2e-images $(BIN)/helm ## The chart on a real Kubernetes, functions behind a gateway, faults (root; at first builds Kubernetes: 10 to 30 minutes)
+	$(call step,the chart on a cluster)
+	@hyper=$$(test/e2e/hyper/build) && WATTLET_HYPER=$$hyper WATTLET_HELM=$(CURDIR)/$(BIN)/helm $(E2E) -run '^TestCluster$$'
+
 .PHONY: e2e-churn
 CHURN ?= 10m
 e2e-churn: e2e-images ## 200 pods that come and go for CHURN=10m: memory and cost of the agent (root)
@@ -215,6 +220,7 @@ modules:
 	@GOWORK=off go mod tidy -C tools/helm -diff $(quiet)
 	@GOWORK=off go mod tidy -C tools/images -diff $(quiet)
 	@GOWORK=off go mod tidy -C test/e2e -diff $(quiet)
+	@GOWORK=off go mod tidy -C test/e2e/helm -diff $(quiet)
 
 .PHONY: wire
 wire: $(BIN)/buf $(BIN)/protoc-gen-go
@@ -294,6 +300,11 @@ $(BIN)/buf: tools/buf/go.mod tools/buf/go.sum
 $(BIN)/golangci-lint: tools/golangci/go.mod tools/golangci/go.sum
 	@echo "building golangci-lint (two minutes at first)"
 	@GOWORK=off CGO_ENABLED=0 go build -C $(<D) -trimpath -buildvcs=false -o $(CURDIR)/$@ tool $(quiet)
+	@touch $@
+
+$(BIN)/helm: test/e2e/helm/go.mod test/e2e/helm/go.sum
+	@echo "building helm (two minutes at first)"
+	@GOWORK=off CGO_ENABLED=0 go build -C $(<D) -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/$@ tool $(quiet)
 	@touch $@
 
 # Of the product's module, so that the generator and the library it generates for are always of one version.

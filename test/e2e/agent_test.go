@@ -13,6 +13,7 @@ import (
 	"github.com/wattlet/wattlet/internal/metersim"
 )
 
+// agentURL is where an agent is that runs beside the tests; that of a pod has the pod's address.
 const agentURL = "http://127.0.0.1:9780"
 
 var meterKey = []byte("0123456789abcdef0123456789abcdef")
@@ -94,8 +95,8 @@ type functionAccount struct {
 // joules is all that a function has cost.
 func (f functionAccount) joules() float64 { return float64(f.EnergyUJ+f.ColdStartUJ) / 1e6 }
 
-func readSnapshot(ctx context.Context) (s snapshot, err error) {
-	b, err := call(ctx, agentURL+"/api/v1/snapshot", nil)
+func readSnapshot(ctx context.Context, agent string) (s snapshot, err error) {
+	b, err := call(ctx, agent+"/api/v1/snapshot", nil)
 	if err != nil {
 		return s, err
 	}
@@ -137,12 +138,12 @@ func metrics(ctx context.Context, url string) (map[string]string, error) {
 
 // settled waits until the agent's accounts have all that happened before now on the meter's clock, and a time more in which they
 // are corrected.
-func settled(tb testing.TB, meter *metersim.Sim, more time.Duration) snapshot {
+func settled(tb testing.TB, agent string, meter *metersim.Sim, more time.Duration) snapshot {
 	tb.Helper()
 	until := meter.Now() + more
 	var s snapshot
 	eventually(tb, "the agent's accounts are up to date", func() (err error) {
-		if s, err = readSnapshot(tb.Context()); err != nil {
+		if s, err = readSnapshot(tb.Context(), agent); err != nil {
 			return err
 		}
 		if at := time.Duration(s.Nodes[0].SourceAtUs) * time.Microsecond; at < until {

@@ -66,9 +66,9 @@ func TestChurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		settled(t, meter, 10*time.Second)
+		settled(t, agentURL, meter, 10*time.Second)
 		from := agentCost(t)
-		settled(t, meter, 30*time.Second)
+		settled(t, agentURL, meter, 30*time.Second)
 		to := agentCost(t)
 		perTick[want] = (to.cpu - from.cpu) / to.at.Sub(from.at).Seconds()
 		t.Logf("%d pods: %.2f ms of CPU time for a tick, %.1f MB, %d series", want, 1000*perTick[want], to.rss/1e6, to.series)
@@ -111,7 +111,7 @@ func TestChurn(t *testing.T) {
 	if half := len(seen) / 2; half > 0 && end.rss > seen[half].rss+2e6 {
 		t.Errorf("memory has grown by %.1f MB in the second half", (end.rss-seen[half].rss)/1e6)
 	}
-	s := settled(t, meter, 5*time.Second)
+	s := settled(t, agentURL, meter, 5*time.Second)
 	if a := s.Nodes[0].Attribution; a.InvariantUJ != 0 {
 		t.Errorf("the parts and the whole differ by %d µJ", a.InvariantUJ)
 	}

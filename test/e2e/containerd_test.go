@@ -119,7 +119,7 @@ func TestContainerd(t *testing.T) {
 	tr := newTruth(t, 2, 3)
 	meter := startMeter(t, "127.0.0.1:0", tr)
 	startAgent(t, meter, tr, "--kube=cri", "--tick=200ms")
-	first := settled(t, meter, 2*time.Second)
+	first := settled(t, agentURL, meter, 2*time.Second)
 
 	jobs := []job{
 		{podSpec{function: "cpu-bound", class: "burstable", perCore: 3}, "/?below=1500000", 150 * time.Millisecond},
@@ -139,7 +139,7 @@ func TestContainerd(t *testing.T) {
 
 	t.Run("functions", func(t *testing.T) {
 		calls := loadAll(t, jobs, url, 15*time.Second)
-		s := settled(t, meter, 5*time.Second)
+		s := settled(t, agentURL, meter, 5*time.Second)
 		whole(t, meter, first, s)
 		got := s.functions()
 		for _, j := range jobs {
@@ -168,13 +168,14 @@ func TestContainerd(t *testing.T) {
 		if err := p.remove(t.Context(), tr); err != nil {
 			t.Fatal(err)
 		}
-		s := settled(t, meter, 5*time.Second)
+		s := settled(t, agentURL, meter, 5*time.Second)
 		whole(t, meter, first, s)
 		agree(t, s.functions()["gzip"], "gzip", tr)
 	})
 
+	all := t
 	t.Run("the runtime is away", func(t *testing.T) {
-		before := settled(t, meter, 0).functions()
+		before := settled(t, agentURL, meter, 0).functions()
 		const failures = `wattlet_source_errors_total{node="edge1",source="kube"}`
 		n.containerd.kill()
 		calls := loadAll(t, jobs, url, 3*time.Second)
@@ -185,7 +186,7 @@ func TestContainerd(t *testing.T) {
 			}
 			return err
 		})
-		s := settled(t, meter, 3*time.Second)
+		s := settled(t, agentURL, meter, 3*time.Second)
 		whole(t, meter, first, s)
 		got := s.functions()
 		for _, j := range jobs {
@@ -193,7 +194,7 @@ func TestContainerd(t *testing.T) {
 				t.Errorf("%s: %d µJ and %v invocations, and %d µJ and %v before %d more", j.function, f.EnergyUJ, f.Invocations, was.EnergyUJ, was.Invocations, calls[j.function])
 			}
 		}
-		n.startContainerd(t)
+		n.startContainerd(all)
 		n.ready(t)
 		// What comes now has its name again.
 		p, err := n.run(t.Context(), tr, newUID(), podSpec{function: "io-bound", class: "burstable", perCore: 3})
@@ -202,7 +203,7 @@ func TestContainerd(t *testing.T) {
 		}
 		p.serving(t)
 		eventually(t, "the agent knows a new pod", func() error {
-			s, err := readSnapshot(t.Context())
+			s, err := readSnapshot(t.Context(), agentURL)
 			if _, ok := s.functions()["io-bound"]; err == nil && !ok {
 				err = errors.New("it does not")
 			}

@@ -107,7 +107,10 @@ func start(tb testing.TB, name, program string, args ...string) *process {
 		if tb.Failed() {
 			b, _ := os.ReadFile(p.log) // there is nothing to show
 			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-			tb.Logf("%s: the last lines of its log:\n%s", name, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+			for i, l := range lines {
+				lines[i] = l[:min(len(l), 300)]
+			}
+			tb.Logf("%s: the last lines of its log:\n%s", name, strings.Join(lines[max(0, len(lines)-8):], "\n"))
 		}
 	})
 	return p
