@@ -221,14 +221,15 @@ func (d *directory) expected(id workload.ID) bool {
 	return !known
 }
 
-// watched says whether it will be told when a workload that appears is ready. A pod that is ready by the time its control group is first
-// seen has started since the reading before: its start is in that tick, and its being ready is told next.
+// watched says whether it will be told when a workload that appears is ready. A pod that was known before it was ready, and is ready by the
+// time its control group is first seen, has started since the reading before: its start is in that tick, and its being ready is told
+// next. One that was ready when it became known (a runtime tells no more) may have worked since; nobody knows how much was its start.
 func (d *directory) watched(id workload.ID) bool {
 	if f := d.find(id); f != nil {
 		return f.Watchdog != ""
 	}
 	p, ok := d.pod(id)
-	return ok && p.Function != "" && !p.Ended
+	return ok && p.Function != "" && p.Starting && !p.Ended
 }
 
 // requested returns the cores that a workload has reserved, as far as is known.

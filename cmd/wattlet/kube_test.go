@@ -574,6 +574,16 @@ func TestDirectoryOfPods(t *testing.T) {
 	if d.port = 0; len(d.targets(seen)) != 0 {
 		t.Error("somebody is asked")
 	}
+	// One that is ready before its control group is seen has started; one that was when it became known has not.
+	gzip.Ready = true
+	c.Apply(gzip)
+	c.Apply(testPod(6, "figlet"))
+	for n := 0; n < 5 || func() bool { p, _ := pods.Pod(testUID(1)); return !p.Ready }(); n, _ = pods.Len() {
+		<-pods.Changed()
+	}
+	if !d.watched(id(1)) || d.watched(id(6)) {
+		t.Error("who has started")
+	}
 }
 
 // Starts are told as they are seen, and none of pods that were there before.

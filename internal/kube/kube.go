@@ -25,7 +25,9 @@ type Pod struct {
 	CPURequest float64
 	// Ready says that the pod may be asked; Leaving that it was told to end, Ended that it has. Restarts counts those of its containers.
 	Ready, Leaving, Ended bool
-	Restarts              int
+	// Starting says that the pod was known before it was Ready: then its start was seen.
+	Starting bool
+	Restarts int
 	// Containers are the IDs of its containers, without the runtime's name.
 	Containers []string
 }
@@ -154,6 +156,7 @@ func (d *Directory) put(p Pod) {
 		d.pods[p.UID] = e
 	}
 	e.round = d.round
+	p.Starting = e.Starting || !p.Ready
 	if e.gone.IsZero() && e.same(&p) {
 		return
 	}

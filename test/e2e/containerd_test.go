@@ -79,7 +79,7 @@ func agree(t *testing.T, f functionAccount, function string, tr *truth) {
 	got, dev := f.joules(), float64(f.StdDevUJ)/1e6
 	t.Logf("%s: %.2f J ± %.2f, the truth is %.2f J for %v of CPU time: %+.1f %%; %v invocations, %d cold starts with %.2f J",
 		function, got, dev, want, cpu.Round(time.Millisecond), 100*(got/want-1), f.Invocations, f.ColdStarts, float64(f.ColdStartUJ)/1e6)
-	if off := math.Abs(got - want); off > 3*dev || off > 0.15*want || math.IsNaN(off) {
+	if off := math.Abs(got - want); off > 3*dev || off > 0.12*want || math.IsNaN(off) {
 		t.Errorf("%s: %.2f J ± %.2f, the truth is %.2f J", function, got, dev, want)
 	}
 }

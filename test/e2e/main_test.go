@@ -69,6 +69,10 @@ func outside() (status int, err error) {
 	if err := removeGroups(time.Second); err != nil {
 		return 0, fmt.Errorf("%w; is there a kubelet on this machine?", err)
 	}
+	empty, _ := filepath.Glob(filepath.Join(os.TempDir(), "wattlet-e2e-*")) // the only error is a bad pattern
+	for _, d := range empty {
+		_ = os.Remove(d) // only if it is empty
+	}
 	work, err := os.MkdirTemp("", "wattlet-e2e-")
 	if err != nil {
 		return 0, err
