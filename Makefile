@@ -94,7 +94,7 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test functions-test firmware-test dashboards-test helm-test web-test e2e-containerd ## Everything a change must pass
+test: lint system $(PEERS) go-test functions-test firmware-test dashboards-test helm-test web-test e2e-containerd e2e-cluster-if-built ## Everything a change must pass
 
 .PHONY: go-test
 go-test:
@@ -195,6 +195,12 @@ e2e-containerd: e2e-images ## Functions in real control groups under containerd,
 e2e-cluster: e2e-images $(BIN)/helm ## The chart on a real Kubernetes, functions behind a gateway, faults (root; at first builds Kubernetes: 10 to 30 minutes)
 	$(call step,the chart on a cluster)
 	@hyper=$$(test/e2e/hyper/build) && WATTLET_HYPER=$$hyper WATTLET_HELM=$(CURDIR)/$(BIN)/helm $(E2E) -run '^TestCluster$$'
+
+# To build Kubernetes takes longer than all other tests. Where that has been done, its test is one of them.
+.PHONY: e2e-cluster-if-built
+e2e-cluster-if-built:
+	@if [[ -n $$(test/e2e/hyper/build --if-there) ]]; then $(MAKE) e2e-cluster; \
+	else echo "not run: the chart on a real Kubernetes; make e2e-cluster builds it once, and then make test has it"; fi
 
 .PHONY: e2e-churn
 CHURN ?= 10m

@@ -42,6 +42,7 @@ func BenchmarkCost(b *testing.B) {
 	if b.Run("scrapes", func(b *testing.B) { benchmarkScrapes(b, &table) }) &&
 		b.Run("attribution", func(b *testing.B) { benchmarkAttribution(b, &table) }) &&
 		b.Run("names", func(b *testing.B) { benchmarkKube(b, &table) }) &&
+		b.Run("watchdogs", func(b *testing.B) { benchmarkWatchdogs(b, &table) }) &&
 		b.Run("notifications", func(b *testing.B) { benchmarkNotifications(b, &table) }) {
 		fmt.Println(table.String())
 	}

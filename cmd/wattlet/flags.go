@@ -117,8 +117,8 @@ func parseFlags(args []string, env func(string) string, stdout, stderr io.Writer
 	fs.StringVar(&o.functionsFile, "functions.file", "", "`FILE` that says which workloads serve which function; read again when it changes")
 	fs.Var(&faasd, "faasd.namespaces", "`NAMES` of containerd's namespaces whose containers are functions of faasd; default openfaas-fn")
 	o.kube.flags(fs)
-	fs.Var(&o.gateway, "gateway.url", "`URL` of the metrics of OpenFaaS's gateway, as http://gateway.openfaas:8082/metrics, for functions without a watchdog; "+
-		"one for each of its replicas")
+	fs.Var(&o.gateway, "gateway.url", "`URL` of the metrics of OpenFaaS's gateway, for functions without a watchdog, as "+
+		"http://gateway-metrics.openfaas:8082/metrics; a name stands for all its addresses, which must be those of the replicas")
 	fs.BoolVar(&o.metricsLegacy, "metrics.legacy", false, "also give the two series of the earlier exporter")
 	fs.StringVar(&o.legacyListen, "legacy.listen-address", "", "answer the earlier exporter at this UDP `ADDRESS`, as 127.0.0.1:5000")
 	fs.StringVar(&o.push.URL, "push.url", "", "send all metrics to this remote write `URL`, as http://hub:9779/api/v1/write")

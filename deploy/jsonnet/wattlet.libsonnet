@@ -16,6 +16,8 @@ local defaults = {
   stateDirectory: '/var/lib/wattlet',
   user: 65532,
   watchdogPort: 8081,
+  // URLs of the metrics of OpenFaaS's gateway, for functions without a watchdog; see docs/openfaas.md.
+  gatewayUrls: [],
   interval: '15s',
   tolerations: [{ operator: 'Exists' }],
   resources: { requests: { cpu: '10m', memory: '24Mi' }, limits: { memory: '64Mi' } },
@@ -133,7 +135,7 @@ function(params) {
               '--log.level=info',
               '--kube=watch',
               '--kube.watchdog-port=%d' % c.watchdogPort,
-            ],
+            ] + ['--gateway.url=' + url for url in c.gatewayUrls],
             env: [
               { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
               { name: 'POD_UID', valueFrom: { fieldRef: { fieldPath: 'metadata.uid' } } },

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wattlet/wattlet/internal/workload"
@@ -26,8 +29,11 @@ type Served struct {
 
 // GatewayConfig says which gateways to ask for what. URLs, Functions and Uptime are needed.
 type GatewayConfig struct {
-	// URLs are those of the metrics of all replicas of the gateway, such as http://gateway.openfaas:8082/metrics: each counts its own calls.
+	// URLs are those of the metrics of all replicas of the gateway, such as http://gateway-metrics.openfaas:8082/metrics. Each replica
+	// counts its own calls; a name stands for all its addresses.
 	URLs []string
+	// Resolve returns the addresses of a name, one for each replica; nil for the system's resolver.
+	Resolve func(ctx context.Context, host string) ([]string, error)
 	// Functions returns the functions that are served on this node; it is called once a period and must not wait.
 	Functions func() []Served
 	// Every is the period: default 1 s, at least 100 ms. Timeout is for one answer; default 1 s.
@@ -47,11 +53,25 @@ type GatewayConfig struct {
 // through it. Calls that reached no function, which it answers with 502, 503 or 504, are none.
 type Gateway struct {
 	cfg       GatewayConfig
-	replicas  map[string]map[string]*epoch // by URL and function_name
-	functions map[string]*gated            // by NAME.NAMESPACE
+	urls      []*url.URL
+	replicas  map[string]*replica // by URL with the address
+	asked     []*replica          // in the last round
+	resolved  time.Duration       // when asked was found; 0 for it has to be found anew
+	gone      map[string]int64    // completed at replicas that are forgotten, by function_name
+	functions map[string]*gated   // by NAME.NAMESPACE
 	failing   bool
 	rounds    int
 }
+
+// replica is one process of the gateway.
+type replica struct {
+	target
+	epochs map[string]*epoch // by function_name
+	asked  int               // the last round in which it was one of those to ask
+}
+
+// resolveEvery is how often names are looked up while all replicas answer.
+const resolveEvery = 10 * time.Second
 
 // tolerated is how long the number of replicas may be another than that of the pods here: the gateway asks each five seconds.
 const tolerated = 10 * time.Second
@@ -83,18 +103,105 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 	if cfg.Functions == nil || cfg.Uptime == nil || len(cfg.URLs) == 0 {
 		return nil, errors.New("gateway: no URL, no functions or no clock is configured")
 	}
-	g := &Gateway{cfg: cfg, replicas: map[string]map[string]*epoch{}, functions: map[string]*gated{}}
-	for _, s := range cfg.URLs {
+	if cfg.Resolve == nil {
+		cfg.Resolve = lookup
+	}
+	g := &Gateway{cfg: cfg, replicas: map[string]*replica{}, gone: map[string]int64{}, functions: map[string]*gated{}}
+	for i, s := range cfg.URLs {
 		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "http" || u.Host == "" {
+		if err != nil || u.Scheme != "http" || u.Hostname() == "" {
 			return nil, fmt.Errorf("gateway: %q is not a URL of the form http://HOST:8082/metrics", s)
 		}
-		if _, twice := g.replicas[s]; twice {
-			return nil, fmt.Errorf("gateway: %s is given twice, its calls would count twice", s)
+		if slices.Contains(cfg.URLs[:i], s) {
+			return nil, fmt.Errorf("gateway: %s is given twice", s)
 		}
-		g.replicas[s] = map[string]*epoch{}
+		g.urls = append(g.urls, u)
 	}
 	return g, nil
+}
+
+// lookup returns the addresses of a name, of one family: a pod may have one of each.
+func lookup(ctx context.Context, host string) ([]string, error) {
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	var four, six []string
+	for _, a := range all {
+		if a = a.Unmap(); a.Is4() {
+			four = append(four, a.String())
+		} else {
+			six = append(six, a.String())
+		}
+	}
+	if len(four) > 0 {
+		return four, err
+	}
+	return six, err
+}
+
+// find says whom to ask. While names cannot be looked up it is those who were asked before.
+func (g *Gateway) find(ctx context.Context) error {
+	now := g.cfg.Uptime()
+	if g.resolved != 0 && now-g.resolved < resolveEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	defer cancel()
+	var asked []*replica
+	for _, u := range g.urls {
+		addresses := []string{u.Hostname()}
+		if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+			if addresses, err = g.cfg.Resolve(ctx, u.Hostname()); err == nil && len(addresses) == 0 {
+				err = fmt.Errorf("%s has no address", u.Hostname())
+			}
+			if err != nil && len(g.asked) > 0 {
+				g.resolved = now
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+		for _, a := range addresses {
+			at := *u
+			at.Host = a
+			if strings.Contains(a, ":") {
+				at.Host = "[" + a + "]"
+			}
+			if u.Port() != "" {
+				at.Host += ":" + u.Port()
+			}
+			r := g.replicas[at.String()]
+			if r == nil {
+				r = &replica{epochs: map[string]*epoch{}}
+				r.address(at.String())
+				if r.request != nil {
+					r.request.Host = u.Host
+				}
+				g.replicas[at.String()] = r
+			}
+			if !slices.Contains(asked, r) { // two names may be one
+				asked = append(asked, r)
+			}
+		}
+	}
+	g.asked, g.resolved = asked, now
+	return nil
+}
+
+// forget adds what replicas have counted that are gone for long. One that is gone for less may only have been out of its name's addresses.
+func (g *Gateway) forget() {
+	for _, r := range g.asked {
+		r.asked = g.rounds
+	}
+	for at, r := range g.replicas {
+		if r.asked+forgotten >= g.rounds {
+			continue
+		}
+		delete(g.replicas, at)
+		for name, e := range r.epochs {
+			if _, known := g.gone[name]; known || len(g.gone) < maxFunctions {
+				g.gone[name] += e.complete
+			}
+		}
+	}
 }
 
 // Run asks until ctx ends, then returns nil. It may be called once. sink is as in Poller.Run.
@@ -136,47 +243,59 @@ func (g *Gateway) report(err error) {
 
 // round asks all gateways once. With one of them missing nothing is told: its calls come with the next round in which all answer.
 func (g *Gateway) round(ctx context.Context, client *http.Client, buf []byte, sink func(workload.Activity)) ([]byte, error) {
+	if err := g.find(ctx); err != nil {
+		return buf, fmt.Errorf("gateway: %w", err)
+	}
 	begin := g.cfg.Uptime()
 	sum := map[string]calls{}
-	for _, u := range g.cfg.URLs {
-		t := target{}
-		t.address(u)
+	for name, n := range g.gone {
+		sum[name] = calls{completed: n, replicas: -1}
+	}
+	for _, r := range g.asked {
+		var told map[string]gatewayCalls
 		var err error
-		if buf, err = t.fetch(ctx, client, g.cfg.Timeout, buf); err != nil {
+		if buf, err = r.fetch(ctx, client, g.cfg.Timeout, buf); err == nil {
+			if told, err = parseGateway(buf); err != nil {
+				err = fmt.Errorf("GET %s: %w", r.url, err)
+			}
+		}
+		if err != nil {
+			g.resolved = 0 // it may be gone
 			return buf, err
 		}
-		told, err := parseGateway(buf)
-		if err != nil {
-			return buf, fmt.Errorf("GET %s: %w", u, err)
-		}
-		epochs := g.replicas[u]
 		for name, c := range told {
-			e := epochs[name]
+			e := r.epochs[name]
 			if e == nil {
-				if len(epochs) >= maxFunctions {
+				if len(r.epochs) >= maxFunctions {
 					continue
 				}
 				e = &epoch{}
-				epochs[name] = e
+				r.epochs[name] = e
 			}
 			// What is in flight is what has been started less what has ended, with any code; completed are those that reached the function.
 			e.fold(counts{inFlight: max(0, c.started-c.ended), completed: c.completed})
+			s, there := sum[name]
+			if !there {
+				s.replicas = -1
+			}
+			s.inFlight += e.last.inFlight
+			s.replicas = max(s.replicas, c.replicas)
+			sum[name] = s
 		}
-		for name, e := range epochs { // also of those that it does not name since it has started anew
+	}
+	for _, r := range g.replicas { // also those that are gone
+		for name, e := range r.epochs { // also of functions that it does not name since it has started anew
 			s, there := sum[name]
 			if !there {
 				s.replicas = -1
 			}
 			s.completed += e.complete
-			if c, now := told[name]; now {
-				s.inFlight += e.last.inFlight
-				s.replicas = max(s.replicas, c.replicas)
-			}
 			sum[name] = s
 		}
 	}
 	at := begin + (g.cfg.Uptime()-begin)/2
 	g.rounds++
+	g.forget()
 	for _, f := range g.cfg.Functions() {
 		g.tell(&f, sum, at, sink)
 	}

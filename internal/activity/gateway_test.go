@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -25,6 +26,7 @@ type gatewayRig struct {
 	counted map[workload.ID]int64 // what an account would have counted, as accounting does
 	last    map[workload.ID]workload.Activity
 	errors  []error
+	names   map[string][]string // the addresses of names; others are addresses
 }
 
 func newGatewayRig(t *testing.T, hosts ...string) *gatewayRig {
@@ -33,6 +35,16 @@ func newGatewayRig(t *testing.T, hosts ...string) *gatewayRig {
 	cfg := GatewayConfig{
 		Functions: func() []Served { return r.here }, Uptime: func() time.Duration { return r.now },
 		Report: func(err error) { r.errors = append(r.errors, err) },
+		Resolve: func(_ context.Context, host string) ([]string, error) {
+			switch addresses, known := r.names[host]; {
+			case !known:
+				return []string{host}, nil
+			case addresses == nil:
+				return nil, errors.New("no such host")
+			default:
+				return addresses, nil
+			}
+		},
 	}
 	for _, h := range hosts {
 		cfg.URLs = append(cfg.URLs, "http://"+h+"/metrics")
@@ -217,6 +229,76 @@ func TestGatewayReplicas(t *testing.T) {
 	}
 }
 
+// A name stands for all its addresses, which change; what those have counted that are gone is not lost, however long ago, and counts
+// once if they come back.
+func TestGatewayName(t *testing.T) {
+	r := newGatewayRig(t, "gateway-metrics.openfaas:8082", "alias:8082")
+	r.here = []Served{{Namespace: "n", Name: "f", Workloads: []workload.ID{"a"}}}
+	all := func(addresses ...string) {
+		r.names = map[string][]string{"gateway-metrics.openfaas": addresses, "alias": addresses}
+	}
+	rounds := func(d time.Duration) {
+		for end := r.now + d; r.now < end; {
+			r.round()
+		}
+	}
+	var hosts []string
+	say := func(address string, n int) {
+		r.say(address+":8082", fn{"f.n", n, ok(n), 1})
+		answer := r.pods.host[address+":8082"]
+		r.pods.set(address+":8082", func(req *http.Request) (string, error) { hosts = append(hosts, req.Host); return answer(req) })
+	}
+	all()
+	rounds(2 * time.Second)
+	if err := r.errors[0]; err == nil || !strings.Contains(err.Error(), "gateway: no such host") {
+		t.Errorf("%v", err)
+	}
+	all("10.0.0.1", "10.0.0.2")
+	say("10.0.0.1", 10)
+	say("10.0.0.2", 20)
+	rounds(time.Second)
+	say("10.0.0.1", 13)
+	say("10.0.0.2", 21)
+	rounds(time.Second)
+	r.want(map[workload.ID]int64{"a": 4})
+	if len(hosts) != 4 || hosts[0] != "gateway-metrics.openfaas:8082" {
+		t.Errorf("asked %q: both once a round, by the name", hosts)
+	}
+	// One is replaced by another, which is found as soon as it does not answer.
+	all("10.0.0.1", "fd00::3")
+	r.pods.set("10.0.0.2:8082", refuses)
+	r.say("[fd00::3]:8082", fn{"f.n", 2, ok(2), 1})
+	say("10.0.0.1", 14)
+	rounds(2 * time.Second)
+	r.want(map[workload.ID]int64{"a": 7})
+	// The first is out for a while, and comes back with what it had.
+	all("fd00::3")
+	rounds(30 * time.Second)
+	all("10.0.0.1", "fd00::3")
+	say("10.0.0.1", 15)
+	rounds(15 * time.Second)
+	r.want(map[workload.ID]int64{"a": 8})
+	// Names cannot be looked up, which is no matter.
+	errs := len(r.errors)
+	all()
+	say("10.0.0.1", 16)
+	rounds(30 * time.Second)
+	r.want(map[workload.ID]int64{"a": 9})
+	for _, err := range r.errors[errs:] {
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+	}
+	all("fd00::3")
+	rounds(2 * time.Hour)
+	r.say("[fd00::3]:8082", fn{"f.n", 3, ok(3), 1})
+	rounds(time.Second)
+	r.want(map[workload.ID]int64{"a": 10})
+	if len(r.replicas) != 1 || len(r.gone) != 1 {
+		t.Errorf("%d replicas and %d functions of gone ones are kept", len(r.replicas), len(r.gone))
+	}
+}
+
 // Calls to functions that do not exist make series at the gateway, and do not fill our memory.
 func TestGatewayIsBounded(t *testing.T) {
 	r := newGatewayRig(t, "gw")
@@ -228,7 +310,7 @@ func TestGatewayIsBounded(t *testing.T) {
 		r.say("gw", all...)
 		r.round()
 	}
-	if n := len(r.replicas["http://gw/metrics"]); n > maxFunctions {
+	if n := len(r.replicas["http://gw/metrics"].epochs); n > maxFunctions {
 		t.Errorf("%d functions", n)
 	}
 	r.here = []Served{{Namespace: "n", Name: "f", Workloads: []workload.ID{"a"}}}
@@ -296,7 +378,7 @@ func TestNewGateway(t *testing.T) {
 	if _, err := NewGateway(good); err != nil {
 		t.Error(err)
 	}
-	for _, urls := range [][]string{nil, {"a:8082"}, {"https://a/metrics"}, {"http:///metrics"}, {"http://a/m", "http://a/m"}} {
+	for _, urls := range [][]string{nil, {"a:8082"}, {"https://a/metrics"}, {"http:///metrics"}, {"http://:8082/metrics"}, {"http://a/m", "http://a/m"}} {
 		bad := good
 		bad.URLs = urls
 		if _, err := NewGateway(bad); err == nil {

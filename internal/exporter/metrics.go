@@ -244,7 +244,7 @@ func metrics() []metric {
 		},
 		{
 			name: "wattlet_function_invocations_total", kind: counter, labels: functionLabels,
-			help: "Completed invocations, as the function's watchdogs count them.",
+			help: "Completed invocations, as the function's watchdogs count them, or the gateway for functions without one.",
 			each: eachFunction(func(f *accounting.FunctionEnergy) float64 { return f.Invocations }),
 		},
 		{

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,7 +50,8 @@ cluster:
 agent:
   image: {repository: localhost/wattlet, tag: e2e, pullPolicy: Never}
   state: {hostPath: %q}
-  extraArgs: [--path.proc=/var/lib/wattlet/proc, "--gateway.url=%s"]
+  extraArgs: [--path.proc=/var/lib/wattlet/proc]
+gateway: {urls: [%q]}
 wattctl: {image: {repository: localhost/wattctl, tag: e2e, pullPolicy: Never}}
 hub: {enabled: true, scrapeInterval: 1s, persistence: {enabled: false}}
 `
@@ -129,7 +131,15 @@ func TestCluster(t *testing.T) {
 	counted["io-bound"] = readFunction(t, agent, "io-bound").Invocations
 
 	ok := t.Run("functions behind the gateway", func(t *testing.T) {
+		spent := map[string]float64{}
+		for _, j := range jobs {
+			spent[j.function], _ = tr.of(j.function)
+		}
 		calls := loadAll(t, jobs, route, 20*time.Second)
+		for _, j := range jobs {
+			now, _ := tr.of(j.function)
+			spent[j.function] = now - spent[j.function]
+		}
 		s := settled(t, agent, meter, 5*time.Second)
 		whole(t, meter, first, s)
 		got := s.functions()
@@ -152,6 +162,21 @@ func TestCluster(t *testing.T) {
 				joules, err := promQL(t.Context(), hub, query)
 				if err == nil && joules == 0 {
 					err = errors.New("they are 0")
+				}
+				return err
+			})
+			if j.env != nil {
+				continue
+			}
+			query = fmt.Sprintf(`wattlet_function_joules_per_invocation{bound="mean",namespace="openfaas-fn",function=%q}`, j.function)
+			want := spent[j.function] / float64(calls[j.function])
+			eventually(t, "the hub has the joules per invocation of "+j.function, func() error {
+				got, err := promQL(t.Context(), hub, query)
+				if err == nil && math.Abs(got-want) > 0.15*want {
+					err = fmt.Errorf("%.3f J, the truth is %.3f J", got, want)
+				}
+				if err == nil {
+					t.Logf("%s: %.3f J per invocation, the truth is %.3f J", j.function, got, want)
 				}
 				return err
 			})

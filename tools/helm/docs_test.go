@@ -13,6 +13,8 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/strvals"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -83,6 +85,25 @@ func TestCommandsOfThePage(t *testing.T) {
 	}
 	if commands != 4 {
 		t.Errorf("%d helm commands, want 4: has the page another way to write them?", commands)
+	}
+}
+
+// The Service that leads to the gateway's metrics has the name and the port of the URL that the values have, and that URL reaches the agent.
+func TestGatewayOfThePage(t *testing.T) {
+	_, text, ok := strings.Cut(blocks(t, pages[1], "sh")[0], "<<'EOF'\n")
+	text, _, end := strings.Cut(text, "\nEOF")
+	o, err := decode(text)
+	if err != nil || !ok || !end {
+		t.Fatalf("%v: %s", err, text)
+	}
+	s, isService := o.typed.(*core.Service)
+	if !isService || s.Spec.ClusterIP != core.ClusterIPNone || len(s.Spec.Ports) != 1 {
+		t.Fatalf("%s is no headless Service with one port", text)
+	}
+	url := fmt.Sprintf("http://%s.%s:%d/metrics", s.Name, s.Namespace, s.Spec.Ports[0].Port)
+	args := one[apps.DaemonSet](t, render(t, values(t, "default", blocks(t, pages[1], "yaml")[0]), kubeVersion)).Spec.Template.Spec.Containers[0].Args
+	if !slices.Contains(args, "--gateway.url="+url) {
+		t.Errorf("the agent has %q, the Service is %s", args, url)
 	}
 }
 

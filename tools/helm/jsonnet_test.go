@@ -128,8 +128,8 @@ func TestLibraryIsTheChart(t *testing.T) {
 			 monitoring: {podMonitor: true, rules: true, namespace: monitoring, labels: {release: x}}, commonLabels: {team: edge}}`,
 		},
 		"sensors of the board": {
-			`nodes: {nas: {sysfs: 'powercap'}}, user: 0, interval: '5s', watchdogPort: 9091, stateDirectory: '/srv/wattlet', version: '0.1.0', image: 'example.org/wattlet:7',`,
-			`{cluster: {nodes: {nas: {sysfs: powercap}}}, kube: {watchdogPort: 9091}, monitoring: {podMonitor: true, rules: true, interval: 5s},
+			`nodes: {nas: {sysfs: 'powercap'}}, user: 0, interval: '5s', watchdogPort: 9091, gatewayUrls: ['http://gateway-metrics.openfaas:8082/metrics'], stateDirectory: '/srv/wattlet', version: '0.1.0', image: 'example.org/wattlet:7',`,
+			`{cluster: {nodes: {nas: {sysfs: powercap}}}, kube: {watchdogPort: 9091}, gateway: {urls: ["http://gateway-metrics.openfaas:8082/metrics"]}, monitoring: {podMonitor: true, rules: true, interval: 5s},
 			 agent: {runAsUser: 0, state: {hostPath: /srv/wattlet}, image: {repository: example.org/wattlet, tag: "7"}}}`,
 		},
 	} {

@@ -349,22 +349,22 @@ func TestNetworkPolicies(t *testing.T) {
 			t.Errorf("%s: ingress %+v", where, in)
 		}
 	}
-	var meters, ports []string
+	var blocks, ports []string
 	for _, e := range byName["wattlet-energy"].Spec.Egress {
 		for _, p := range e.Ports {
 			ports = append(ports, string(*p.Protocol)+" "+p.Port.String())
 		}
 		for _, to := range e.To {
 			if to.IPBlock != nil {
-				meters = append(meters, to.IPBlock.CIDR)
+				blocks = append(blocks, to.IPBlock.CIDR)
 			}
 		}
 	}
-	if want := []string{"UDP 53", "TCP 53", "UDP 5684", "UDP 5685", "UDP 5684", "TCP 443", "TCP 6443", "TCP 8081"}; !slices.Equal(ports, want) {
+	if want := []string{"UDP 53", "TCP 53", "UDP 5684", "UDP 5685", "UDP 5684", "TCP 443", "TCP 6443", "TCP 8081", "TCP 8082", "TCP 8082"}; !slices.Equal(ports, want) {
 		t.Errorf("agents reach %v, want %v", ports, want)
 	}
-	if !slices.Equal(meters, []string{"10.0.0.5/32"}) {
-		t.Errorf("meters %v", meters)
+	if want := []string{"10.0.0.5/32", "10.42.3.9/32"}; !slices.Equal(blocks, want) { // a meter and a gateway
+		t.Errorf("agents reach the addresses %v, want %v", blocks, want)
 	}
 	if n := count(render(t, values(t, "default", ""), kubeVersion), "NetworkPolicy"); n != 0 {
 		t.Errorf("%d policies that nobody asked for", n)
