@@ -179,7 +179,7 @@ e2e: ## What takes long: a quarter of an hour of wattctl up against the truth
 
 # What runs there is as in the images that users get, for this machine alone. In namespaces of its own, which end with the test.
 E2E := GOWORK=off WATTLET_BIN=$(CURDIR)/bin/wattlet WATTLET_IMAGES=$(CURDIR)/.cache/e2e-images go test -C test/e2e -count=1 -timeout 30m -v
-E2E_SYSTEM := $(if $(call have,containerd),,containerd) $(if $(call have,runc),,runc) $(if $(wildcard /usr/lib/cni/bridge),,containernetworking-plugins) \
+E2E_SYSTEM := $(if $(call have,curl),,curl) $(if $(call have,containerd),,containerd) $(if $(call have,runc),,runc) $(if $(wildcard /usr/lib/cni/bridge),,containernetworking-plugins) \
 	$(if $(call have,iptables),,iptables) $(if $(call have,ip),,iproute2)
 .PHONY: e2e-images
 e2e-images: build

@@ -71,12 +71,14 @@ type FunctionAccount struct {
 	// Histogram counts invocations by the mean energy of their cycle.
 	Histogram Histogram
 
-	users   int
-	before  float64 // invocations before this process, and those of which no energy is known
-	halves  float64 // invocations that the histogram's whole numbers are short of
-	pending requests
-	tick    energy.Energy // of the tick being entered
-	fresh   energy.Energy // since the estimator last said how sure it is
+	users  int
+	before float64 // invocations before this process, and those of which no energy is known
+	// beforeOverhead is the overhead before this process, J.
+	beforeOverhead float64
+	halves         float64 // invocations that the histogram's whole numbers are short of
+	pending        requests
+	tick           energy.Energy // of the tick being entered
+	fresh          energy.Energy // since the estimator last said how sure it is
 }
 
 // unreported is the standard deviation, relative, of the energy of who the estimator has said nothing of yet: what it assumes of a
@@ -334,6 +336,9 @@ func (c *Accounts) list() []workloadRow {
 // invocations returns how many were completed.
 func (f *FunctionAccount) invocations() float64 { return f.before + f.Invocations.Count() }
 
+// overhead returns the energy of times without any request, J.
+func (f *FunctionAccount) overhead() float64 { return f.beforeOverhead + f.Invocations.Overhead() }
+
 // snapshot returns the accounts as they are now.
 func (a *Attributor) snapshot() *Attribution {
 	c := a.accounts
@@ -354,7 +359,7 @@ func (a *Attributor) snapshot() *Attribution {
 			Namespace: k.namespace, Name: k.name, Energy: f.Energy, ColdStart: f.ColdStart, ColdStarts: f.ColdStarts,
 			StdDev: between(f.Deviation.Energy, f.Deviation.Total, f.fresh), WattsPerCore: f.Deviation.WattsPerCore, WattsPerCoreStdDev: f.Deviation.StdDev,
 			PriorDominated: f.Deviation.PriorDominated, Collinear: f.Deviation.Collinear, Shares: f.Charge.Shares,
-			Requested: f.Charge.Requested > 0, Invocations: f.invocations(), Overhead: f.Invocations.Overhead(),
+			Requested: f.Charge.Requested > 0, Invocations: f.invocations(), Overhead: f.overhead(),
 			Histogram: f.Histogram.clone(),
 		}
 		o.Mean, o.Low, o.High, o.Interval, o.Measured = f.Invocations.Mean(f.Deviation.Energy, f.Deviation.Total)

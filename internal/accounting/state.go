@@ -67,6 +67,7 @@ type savedFunction struct {
 	ColdStart  energy.Energy                            `json:"coldstart_uj"`
 	ColdStarts uint64                                   `json:"coldstarts"`
 	Completed  float64                                  `json:"invocations"`
+	Overhead   float64                                  `json:"overhead_joules"`
 	Shares     [len(attribution.Policies)]energy.Energy `json:"base_shares_uj"`
 	Histogram  Histogram                                `json:"histogram"`
 }
@@ -211,7 +212,8 @@ func (s *savedAccounts) valid() bool {
 	}
 	for _, f := range s.Functions {
 		n := name{"", f.Namespace, f.Name}
-		ok = ok && !functions[n] && f.Energy >= 0 && f.ColdStart >= 0 && f.Completed >= 0 && slices.Min(f.Shares[:]) >= 0 && f.Histogram.valid()
+		ok = ok && !functions[n] && f.Energy >= 0 && f.ColdStart >= 0 && min(f.Completed, f.Overhead) >= 0 &&
+			slices.Min(f.Shares[:]) >= 0 && f.Histogram.valid()
 		functions[n] = true
 	}
 	return ok && left == 0
@@ -227,7 +229,7 @@ func (c *Accounts) save() *savedAccounts {
 	}
 	for _, f := range c.Functions() {
 		s.Functions = append(s.Functions, savedFunction{
-			f.Namespace, f.Name, f.Energy, f.ColdStart, f.ColdStarts, f.invocations(), f.Charge.Shares, f.Histogram.clone(),
+			f.Namespace, f.Name, f.Energy, f.ColdStart, f.ColdStarts, f.invocations(), f.overhead(), f.Charge.Shares, f.Histogram.clone(),
 		})
 	}
 	return s
@@ -257,7 +259,7 @@ func restoreAccounts(s NodeState, clean bool) *Accounts {
 			a := c.function(f.Namespace, f.Name)
 			a.Energy, a.ColdStart, a.ColdStarts, a.Charge.Shares = f.Energy, f.ColdStart, f.ColdStarts, f.Shares
 			a.Histogram = f.Histogram
-			a.before = f.Completed
+			a.before, a.beforeOverhead = f.Completed, f.Overhead
 		}
 	}
 	return c

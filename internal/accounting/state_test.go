@@ -147,7 +147,8 @@ func TestAccountsAfterAnEndInOrder(t *testing.T) {
 			t.Fatalf("before the first reading: %+v, want %+v", n, last)
 		}
 		f, was := n.Attribution.Functions[0], last.Attribution.Functions[0]
-		if f.Invocations != was.Invocations || again == 0 && f.Invocations != 18 || f.Energy != was.Energy || f.Shares != was.Shares || f.Histogram.Count != was.Histogram.Count {
+		if f.Invocations != was.Invocations || again == 0 && f.Invocations != 18 || f.Energy != was.Energy || f.Shares != was.Shares || f.Histogram.Count != was.Histogram.Count ||
+			f.Overhead != was.Overhead || f.Overhead <= 0 {
 			t.Errorf("function %+v, was %+v", f, was)
 		}
 		s.high = last
@@ -276,7 +277,7 @@ func TestAccountsOfAnOlderState(t *testing.T) {
 func TestContradictingAccounts(t *testing.T) {
 	const good = `{"posted_uj":100,"base_uj":40,"unattributed_uj":10,"departed_uj":5,` +
 		`"workloads":[{"kind":"pod","namespace":"n","name":"a","energy_uj":30,"coldstart_uj":0},{"kind":"pod","namespace":"n","name":"b","energy_uj":20,"coldstart_uj":5}],` +
-		`"functions":[{"namespace":"n","name":"f","energy_uj":1,"coldstart_uj":2,"coldstarts":3,"invocations":4.5,"base_shares_uj":[1,2,3],` +
+		`"functions":[{"namespace":"n","name":"f","energy_uj":1,"coldstart_uj":2,"coldstarts":3,"invocations":4.5,"overhead_joules":0.5,"base_shares_uj":[1,2,3],` +
 		`"histogram":{"count":3,"sum":1.5,"buckets":{"-4":2},"zero":1}}]}`
 	for name, change := range map[string][2]string{
 		"none":                   {"", ""},
@@ -289,6 +290,7 @@ func TestContradictingAccounts(t *testing.T) {
 		"twice":                  {`"name":"b"`, `"name":"a"`},
 		"negative function":      {`"energy_uj":1,`, `"energy_uj":-1,`},
 		"negative invocations":   {`4.5`, `-4.5`},
+		"negative overhead":      {`:0.5,`, `:-0.5,`},
 		"negative share":         {`[1,2,3]`, `[1,2,-3]`},
 		"histogram":              {`"count":3`, `"count":4`},
 		"negative bucket":        {`{"-4":2}`, `{"-4":-2,"3":4}`},

@@ -165,7 +165,8 @@ func (a *Access) connect() (*http.Transport, http.Header, error) {
 	return &http.Transport{
 		TLSClientConfig: trusted, Protocols: &http1, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
 		MaxResponseHeaderBytes: 64 << 10,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{
+		// Where a node's rules for services are not there yet, the first connection never gets through, and the next does.
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4,
 		}}).DialContext,
 	}, header, nil

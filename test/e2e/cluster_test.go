@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,6 +28,8 @@ const (
 	apiServer = "https://" + nodeIP + ":6443"
 	// podNetwork is where pods have their addresses, serviceNetwork where services have theirs.
 	podNetwork, serviceNetwork = "10.42.0.0/16", "10.43.0.0/16"
+	// apiService is the API server's first service.
+	apiService = "10.43.0.1:443"
 )
 
 // cluster is a Kubernetes of one node.
@@ -84,6 +87,14 @@ func startCluster(tb testing.TB) *cluster {
 	})
 	eventually(tb, "the default service account", func() error {
 		_, err := c.kubectl(tb.Context(), "", "get", "serviceaccount", "default")
+		return err
+	})
+	// A connection that begins before kube-proxy has its rules never gets through.
+	eventually(tb, "the service of the API server", func() error {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(tb.Context(), "tcp", apiService)
+		if err == nil {
+			err = conn.Close()
+		}
 		return err
 	})
 	tb.Logf("the cluster is ready after %v", time.Since(begin).Round(100*time.Millisecond))
@@ -222,16 +233,7 @@ func (c *cluster) api(ctx context.Context, method, path, kind string, body []byt
 
 // kubectl runs it as admin, with what it reads from standard input.
 func (c *cluster) kubectl(ctx context.Context, input string, args ...string) (string, error) {
-	return c.run1(ctx, input, c.program, append([]string{"kubectl", "--kubeconfig", work("admin.kubeconfig")}, args...)...)
-}
-
-// helm runs it as admin.
-func (c *cluster) helm(ctx context.Context, args ...string) (string, error) {
-	return c.run1(ctx, "", setting("WATTLET_HELM", "helm"), append([]string{"--kubeconfig", work("admin.kubeconfig")}, args...)...)
-}
-
-func (c *cluster) run1(ctx context.Context, input, program string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, c.program, append([]string{"kubectl", "--kubeconfig", work("admin.kubeconfig")}, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.Env = append(os.Environ(), "HOME="+work())
 	var out, said bytes.Buffer

@@ -105,15 +105,21 @@ func start(tb testing.TB, name, program string, args ...string) *process {
 	tb.Cleanup(func() {
 		p.stop(tb)
 		if tb.Failed() {
-			b, _ := os.ReadFile(p.log) // there is nothing to show
-			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-			for i, l := range lines {
-				lines[i] = l[:min(len(l), 300)]
-			}
-			tb.Logf("%s: the last lines of its log:\n%s", name, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+			showEnd(tb, name, p.log)
 		}
 	})
 	return p
+}
+
+// showEnd shows the last lines of a log.
+func showEnd(tb testing.TB, name, path string) {
+	tb.Helper()
+	b, _ := os.ReadFile(path) // there is nothing to show
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for i, l := range lines {
+		lines[i] = l[:min(len(l), 300)]
+	}
+	tb.Logf("%s: the last lines of its log:\n%s", name, strings.Join(lines[max(0, len(lines)-8):], "\n"))
 }
 
 // stop ends a program, by force if it takes longer than a node has patience for.

@@ -66,7 +66,7 @@ func TestCommandsOfThePage(t *testing.T) {
 				t.Errorf("%s: another release, chart or namespace", line)
 			}
 			vals := map[string]any{}
-			if strings.Contains(line, "-f cluster.yaml") || strings.Contains(line, "--reuse-values") {
+			if strings.Contains(line, "-f cluster.yaml") || strings.Contains(line, "reuse-values") {
 				v, err := loader.LoadValues(strings.NewReader(cluster + "keys: {values: {bench-1: an-example-not-a-secret-0123456789}}\n"))
 				if err != nil {
 					t.Fatal(err)
@@ -83,8 +83,8 @@ func TestCommandsOfThePage(t *testing.T) {
 			}
 		}
 	}
-	if commands != 4 {
-		t.Errorf("%d helm commands, want 4: has the page another way to write them?", commands)
+	if commands != 5 {
+		t.Errorf("%d helm commands, want 5: has the page another way to write them?", commands)
 	}
 }
 
