@@ -71,6 +71,9 @@ type Ledger struct {
 	cfg      Config
 	snapshot atomic.Pointer[Snapshot]
 
+	// reading is held while CPU times are read and entered; it is taken before mu.
+	reading sync.Mutex
+
 	mu     sync.Mutex
 	meters map[string]Meter
 	nodes  []*node
@@ -222,8 +225,15 @@ func (l *Ledger) Activity(a workload.Activity) {
 	}
 }
 
+// apart is the shortest time between two readings of the CPU times.
+const apart = 50 * time.Millisecond
+
 // Event takes in something that happened to a workload or to the node.
 func (l *Ledger) Event(e workload.Event) {
+	if e.What == workload.Ready && l.starting(e) {
+		// A tick is of the start or of the work, as a whole, and often longer than a start: it ends here.
+		e.At = max(e.At, l.read()+1)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.own != nil {
@@ -251,11 +261,33 @@ func (l *Ledger) Tracked() []workload.Workload {
 	return l.own.attributor.Tracked()
 }
 
-// sample reads the CPU time of all workloads.
+// starting says whether an event is of a workload that starts, and the last reading was not just before.
+func (l *Ledger) starting(e workload.Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own == nil {
+		return false
+	}
+	w := l.own.attributor.byID[e.ID]
+	return w != nil && w.cold && l.cfg.Attribution.Uptime()-l.own.attributor.last >= apart
+}
+
+// sample is what is done at each tick: to read the CPU time of all workloads, and to see whether that cannot be done for long.
 func (l *Ledger) sample() {
 	if l.own == nil {
 		return
 	}
+	l.read()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own.attributor.Idle(l.cfg.Attribution.Uptime())
+	l.recordTick()
+}
+
+// read reads the CPU time of all workloads, and returns when; 0 if there are none.
+func (l *Ledger) read() (at time.Duration) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	s, err := l.cfg.Attribution.Usage.Read()
 	if err != nil {
 		l.Count("cgroup")
@@ -273,9 +305,9 @@ func (l *Ledger) sample() {
 		l.own.attributor.Sample(s)
 		l.recordSample(s)
 		l.sampled = l.cfg.Now()
+		at = s.At
 	}
-	l.own.attributor.Idle(l.cfg.Attribution.Uptime())
-	l.recordTick()
+	return at
 }
 
 // Count counts an error of a source that is not a meter.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -540,4 +541,49 @@ func TestLedgerFromAllSides(t *testing.T) {
 			t.Errorf("%v of %v, %+v", n.Energy, n.Measured, n.Attribution)
 		}
 	})
+}
+
+// A start that ends within a tick is accounted up to the instant at which its workload got ready, and what follows is work, however long a tick is.
+func TestStartWithinATick(t *testing.T) {
+	s := newSplit(t, "", time.Hour)
+	s.own.attributor.cfg.Watched = func(id workload.ID) bool { return id == "c" }
+	s.usage.cpu = map[workload.ID]time.Duration{"c": 0}
+	s.run(20)
+	s.usage.ids = append(s.usage.ids, "c")
+	s.run(1) // it is there and has done nothing
+	s.now += 900 * time.Millisecond
+	s.sink(5, s.reading(1, 0))
+	s.usage.cpu["c"] = 300 * time.Millisecond
+	readings := s.own.attributor.last
+	s.Event(workload.Event{ID: "c", At: s.now - 20*time.Millisecond, What: workload.Ready})
+	if s.own.attributor.last == readings {
+		t.Error("nothing was read when it got ready")
+	}
+	// Whoever tells it again, and of others, has nothing read.
+	readings = s.own.attributor.last
+	s.now += apart
+	s.Event(workload.Event{ID: "c", At: s.now, What: workload.Ready})
+	s.Event(workload.Event{ID: "a", At: s.now, What: workload.Ready})
+	s.Event(workload.Event{ID: "nobody", At: s.now, What: workload.Ready})
+	if s.own.attributor.last != readings {
+		t.Error("it is read for nothing")
+	}
+	s.now += 50 * time.Millisecond
+	s.usage.cpu["c"] += 30 * time.Millisecond // of work
+	s.sample()
+	s.run(15)
+	cpu := map[bool]float64{}
+	for _, in := range s.own.attributor.est.(*fair).intervals {
+		for _, u := range in.Uses {
+			if u.Slot == s.own.attributor.byID["c"].slot {
+				cpu[u.Cold] += u.Total()
+			}
+		}
+	}
+	if math.Abs(cpu[true]-0.3) > 1e-9 || math.Abs(cpu[false]-0.03) > 1e-9 {
+		t.Errorf("of its CPU time %.3f s were its start and %.3f s work, want 0.3 and 0.03", cpu[true], cpu[false])
+	}
+	if f := s.show().Attribution.Functions[2]; f.Name != "c" || f.ColdStarts != 1 || f.ColdStart <= 0 || f.Energy <= 0 {
+		t.Errorf("%+v", f)
+	}
 }

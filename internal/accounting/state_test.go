@@ -16,7 +16,8 @@ import (
 // usageReader is a UsageReader whose answers are its fields; CPU times are of the clock of the samples.
 type usageReader struct {
 	uptime func() time.Duration
-	ids    []workload.ID // each half a core
+	ids    []workload.ID // each half a core, if not told
+	cpu    map[workload.ID]time.Duration
 	err    error
 	silent bool
 	sample workload.Sample
@@ -29,7 +30,11 @@ func (u *usageReader) Read() (*workload.Sample, error) {
 	at := u.uptime()
 	u.sample = workload.Sample{At: at, Usage: u.sample.Usage[:0]}
 	for _, id := range u.ids {
-		u.sample.Usage = append(u.sample.Usage, usage(id, at, at/2))
+		cpu, told := u.cpu[id]
+		if !told {
+			cpu = at / 2
+		}
+		u.sample.Usage = append(u.sample.Usage, usage(id, at, cpu))
 	}
 	return &u.sample, u.err
 }

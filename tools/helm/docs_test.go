@@ -168,8 +168,8 @@ func TestQueriesOfThePages(t *testing.T) {
 			}
 		}
 	}
-	if len(queries) != 5 {
-		t.Errorf("%d queries, want 5: %q", len(queries), slices.Collect(maps.Keys(queries)))
+	if len(queries) != 6 {
+		t.Errorf("%d queries, want 6: %q", len(queries), slices.Collect(maps.Keys(queries)))
 	}
 	promtool, err := exec.LookPath("promtool")
 	switch {
