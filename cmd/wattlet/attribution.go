@@ -133,6 +133,9 @@ func (t *attribution) ask(ctx context.Context, l *accounting.Ledger, every time.
 	return both.Wait()
 }
 
+// startsWithin is for how long it is asked more often whether a pod has got ready.
+const startsWithin = time.Minute
+
 // settled is how long is waited for further changes before workloads are described anew.
 const settled = 50 * time.Millisecond
 
@@ -167,7 +170,7 @@ func (t *attribution) describe(ctx context.Context, l *accounting.Ledger, every 
 		}
 		if pods != nil {
 			t.starts.look(l.Tracked(), t.directory.pod, hostclock.Uptime, l.Event)
-			if t.directory.wanting(time.Now()) {
+			if t.directory.wanting(time.Now()) || pods.Starting(startsWithin) {
 				pods.Want()
 			}
 		}

@@ -67,6 +67,7 @@ type Directory struct {
 type entry struct {
 	Pod
 	round uint64
+	since time.Time // of being known
 	gone  time.Time // zero while it is there
 }
 
@@ -93,7 +94,20 @@ func (d *Directory) find(in map[string]*entry, key string) (Pod, bool) {
 	return Pod{}, false
 }
 
-// Want says that there is a pod that is not known: sources that are asked now and then are asked within a second.
+// Starting says whether there is a pod of a function that is known for less than a time and not ready yet.
+func (d *Directory) Starting(within time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	for _, e := range d.pods {
+		if e.Function != "" && !e.Ready && !e.Leaving && !e.Ended && now.Sub(e.since) < within {
+			return true
+		}
+	}
+	return false
+}
+
+// Want says that something is not known that should be soon: sources that are asked now and then are asked within a second.
 func (d *Directory) Want() { signal(d.wanted) }
 
 // Changed has a value when something is different than it was.
@@ -152,7 +166,7 @@ func (d *Directory) put(p Pod) {
 	defer d.mu.Unlock()
 	e := d.pods[p.UID]
 	if e == nil {
-		e = &entry{}
+		e = &entry{since: d.now()}
 		d.pods[p.UID] = e
 	}
 	e.round = d.round

@@ -149,6 +149,35 @@ func TestDirectoryForgets(t *testing.T) {
 	}
 }
 
+// A function's pod that is not ready is worth asking for, for a while.
+func TestDirectoryStarting(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := NewDirectory(func() time.Time { return now })
+	pod := Pod{UID: "u", Name: "gzip-1", Function: "gzip"}
+	want := func(when string, want bool) {
+		t.Helper()
+		if got := d.Starting(time.Minute); got != want {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	d.put(Pod{UID: "v", Name: "no function"})
+	d.put(Pod{UID: "w", Name: "over", Function: "gzip", Ended: true})
+	want("nobody starts", false)
+	d.put(pod)
+	now = now.Add(59 * time.Second)
+	d.put(pod)
+	want("it starts", true)
+	now = now.Add(time.Second)
+	want("it does not get ready", false)
+	now = now.Add(-time.Second)
+	pod.Ready = true
+	d.put(pod)
+	want("it is ready", false)
+	pod.Ready, pod.Leaving = false, true
+	d.put(pod)
+	want("it leaves", false)
+}
+
 // Changed and Names tell of what is different and of nothing else.
 func TestDirectoryTells(t *testing.T) {
 	d := NewDirectory(time.Now)
