@@ -134,9 +134,6 @@ func openFile(name string) (io.ReadCloser, error) { return os.Open(name) }
 func TestBadNetworkAndReboots(t *testing.T) {
 	t.Parallel()
 	const watts = 5
-	// A handshake is some six datagrams, of which three in ten are lost each way; those who wait longer and longer between two tries
-	// were seen to need more than a minute.
-	const patience = 3 * time.Minute
 	sim := startMeter(t, metersim.Options{
 		Channels:    []metersim.Channel{{Load: metersim.Constant(watts * energy.Watt), Ideal: true}},
 		RebootTakes: 700 * time.Millisecond,
@@ -146,7 +143,7 @@ func TestBadNetworkAndReboots(t *testing.T) {
 	})
 	p := startAgent(t, "--config.file="+clusterOf(t, url, 1), "--node=here", "--tick=50ms")
 	var first, last exporter.NodeView
-	p.waitFor(patience, "a reading", func() bool { first = p.node("n1"); return first.PowerUW != nil })
+	p.wait("a reading", func() bool { first = p.node("n1"); return first.PowerUW != nil })
 	last = first
 	boots := 1
 	look := func() {
@@ -183,10 +180,10 @@ func TestBadNetworkAndReboots(t *testing.T) {
 		}
 	}
 	for boot := 1; boot <= 3; boot++ {
-		p.waitFor(patience, "three seconds of a boot", measuredIn(boot, 3*time.Second))
+		p.wait("three seconds of a boot", measuredIn(boot, 3*time.Second))
 		sim.Reboot()
 	}
-	p.waitFor(patience, "the last boot", measuredIn(4, 3*time.Second))
+	p.wait("the last boot", measuredIn(4, 3*time.Second))
 
 	m := p.snapshot().Meters[0]
 	if m.Restarts != 3 || m.Lost == 0 {
