@@ -31,9 +31,10 @@ const (
 	// Exchanges of time: quickly until the line stands.
 	timeQuick = time.Second
 	timeSlow  = 10 * time.Second
-	// Before the first report of a session: until the error of the offset is bounded well.
+	// Before the first report of a session: until the error of the offset is bounded well. Where three of ten datagrams are lost each way,
+	// ten exchanges are too few for three good ones in one session of sixteen, twenty in one of 3,600.
 	minFirstExchanges = 3
-	maxFirstExchanges = 10
+	maxFirstExchanges = 20
 	firstExchange     = 500 * time.Millisecond
 	goodBound         = 20 * time.Millisecond
 	// recoverWait lets reordered reports arrive before they are asked for again, and spaces the requests.
@@ -110,12 +111,13 @@ func (c *Client) Run(ctx context.Context, sink func(channel int, r energy.Readin
 	backoff := minBackoff
 	for {
 		before := c.Status().Notifications
-		err := c.session(ctx, sink)
+		there, err := c.session(ctx, sink)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.failed(err)
-		if c.Status().Notifications > before {
+		// A meter that is there and whose answers are lost will be no better off for being let alone.
+		if c.Status().Notifications > before || there && errors.Is(err, context.DeadlineExceeded) {
 			backoff = minBackoff
 		}
 		wait := backoff/2 + rand.N(backoff)
@@ -165,15 +167,16 @@ func kind(err error) string {
 	}
 }
 
-// session is one connection from handshake to its end, written as if it never broke; it returns why it ended.
-func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) error {
+// session is one connection from handshake to its end, written as if it never broke; it returns why it ended, and whether the meter was
+// there at its beginning.
+func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) (there bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	shake, done := context.WithTimeout(ctx, c.cfg.Handshake)
 	conn, err := Dial(shake, c.cfg.Endpoint)
 	done()
 	if err != nil {
 		cancel()
-		return err
+		return false, err
 	}
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -184,7 +187,7 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) er
 	id, err := conn.Identity(request)
 	done()
 	if err != nil {
-		return err
+		return true, err
 	}
 	c.connected(id)
 	c.compareClocks(ctx, conn)
@@ -210,7 +213,7 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) er
 		case err = <-ended: // the meter's own words
 		default:
 		}
-		return err
+		return true, err
 	}
 	helpers.Go(func() { c.keepTime(ctx, conn) })
 	if c.cfg.OnBatch != nil {
@@ -222,15 +225,15 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) er
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return true, ctx.Err()
 		case err := <-ended:
-			return fmt.Errorf("%s: the observation ended: %w", c.cfg.URL, err)
+			return true, fmt.Errorf("%s: the observation ended: %w", c.cfg.URL, err)
 		case <-conn.cc.Done():
-			return fmt.Errorf("%s: the meter closed the session", c.cfg.URL)
+			return true, fmt.Errorf("%s: the meter closed the session", c.cfg.URL)
 		case <-alive:
 			silence.Reset(c.silence)
 		case <-silence.C:
-			return fmt.Errorf("%s: %w for %v", c.cfg.URL, errSilence, c.silence)
+			return true, fmt.Errorf("%s: %w for %v", c.cfg.URL, errSilence, c.silence)
 		}
 	}
 }
