@@ -19,9 +19,12 @@ import (
 )
 
 const (
-	// A handshake is six flights, each sent again after half a second; a request is sent again after 1, 3 and 7 s.
+	// A handshake is six flights, each sent again after a quarter of a second; a request is sent again after 1, 3 and 7 s.
 	handshakeTimeout = 20 * time.Second
 	requestTimeout   = 10 * time.Second
+	// The first request is asked anew before the waits between its repetitions get long: a handshake costs more than another request.
+	firstTimeout = 4 * time.Second
+	firstTries   = 3
 	// Silence of silenceBase and silenceIntervals report intervals ends a session.
 	silenceBase      = 1500 * time.Millisecond
 	silenceIntervals = 3
@@ -183,9 +186,7 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) (t
 	defer cancel()
 	defer conn.Close() //nolint:errcheck // the session is over, and its peer may be gone
 
-	request, done := context.WithTimeout(ctx, requestTimeout)
-	id, err := conn.Identity(request)
-	done()
+	id, err := firstAnswer(ctx, conn)
 	if err != nil {
 		return true, err
 	}
@@ -205,7 +206,7 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) (t
 			}
 		}
 	}
-	request, done = context.WithTimeout(ctx, requestTimeout)
+	request, done := context.WithTimeout(ctx, requestTimeout)
 	err = conn.observe(request, handle)
 	done()
 	if err != nil {
@@ -236,6 +237,19 @@ func (c *Client) session(ctx context.Context, sink func(int, energy.Reading)) (t
 			return true, fmt.Errorf("%s: %w for %v", c.cfg.URL, errSilence, c.silence)
 		}
 	}
+}
+
+// firstAnswer asks a meter who it is.
+func firstAnswer(ctx context.Context, conn *Conn) (id *meterpb.Identity, err error) {
+	for range firstTries {
+		request, done := context.WithTimeout(ctx, firstTimeout)
+		id, err = conn.Identity(request)
+		done()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			break
+		}
+	}
+	return id, err
 }
 
 // connected notes what the meter says of itself.
