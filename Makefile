@@ -94,7 +94,7 @@ chromium:
 	@scripts/debian install chromium
 
 .PHONY: test
-test: lint system $(PEERS) go-test functions-test firmware-test dashboards-test helm-test web-test e2e-containerd e2e-cluster-if-built ## Everything a change must pass
+test: lint system $(PEERS) go-test functions-test firmware-test dashboards-test helm-test image-test web-test e2e-containerd e2e-cluster-if-built ## Everything a change must pass
 
 .PHONY: go-test
 go-test:
