@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -15,8 +16,10 @@ const (
 	clockEnough = 8
 	// clockSettled exchanges end the quick start.
 	clockSettled = 16
-	// maxDriftPPM: crystals are within ±100 ppm, so a steeper line is a suspended host or a fault.
+	// maxDriftPPM: crystals are within ±100 ppm, so what is steeper is the noise of exchanges that are close together, or a fault.
 	maxDriftPPM = 100
+	// jumpPPM is more than any clock drifts: what is steeper is a jump, as of a host that was suspended.
+	jumpPPM = 1000
 )
 
 // exchange is one round trip to /time: the instants of sending and receiving on the host's clock, of receiving and
@@ -62,25 +65,35 @@ func (c *clock) of(boot uint32) *clock {
 // settled says that the quick start is over.
 func (c *clock) settled() bool { return len(c.points) >= clockSettled }
 
-// add takes in an exchange. It refuses those that cannot be.
+// add takes in an exchange. It refuses those that cannot be. After a jump of a clock those before count no more.
 func (c *clock) add(e exchange) {
 	if e.roundTrip() < 0 || e.hostReceived < e.hostSent {
 		return
+	}
+	if c.contradicts(e) {
+		c.points = c.points[:0]
 	}
 	if len(c.points) == clockWindow {
 		c.points = slices.Delete(c.points, 0, 1)
 	}
 	c.points = append(c.points, e)
 	c.fit()
-	if math.Abs(c.drift)*1e6 > maxDriftPPM {
-		c.points = append(c.points[:0], e)
-		c.fit()
-	}
 }
+
+// contradicts says whether an exchange's offset and that of another differ by more than half their round trips, which is the most that each
+// can err by, and what clocks may drift in between.
+func (c *clock) contradicts(e exchange) bool {
+	return slices.ContainsFunc(c.points, func(p exchange) bool {
+		drift := jumpPPM / 1e6 * math.Abs(float64(e.meterSent-p.meterSent))
+		return math.Abs(float64(e.offset()-p.offset())) > float64(e.roundTrip()+p.roundTrip())/2+drift
+	})
+}
+
+func byRoundTrip(a, b exchange) int { return cmp.Compare(a.roundTrip(), b.roundTrip()) }
 
 func (c *clock) fit() {
 	byTrip := slices.Clone(c.points)
-	slices.SortFunc(byTrip, func(a, b exchange) int { return int(a.roundTrip() - b.roundTrip()) })
+	slices.SortFunc(byTrip, byRoundTrip)
 	c.valid, c.bound = true, byTrip[0].roundTrip()/2
 	c.origin, c.offset, c.drift = byTrip[0].meterSent, byTrip[0].offset(), 0
 	if len(byTrip) < clockEnough {
@@ -93,14 +106,22 @@ func (c *clock) fit() {
 		my += float64(e.offset()-c.offset) / float64(len(best))
 	}
 	var sxx, sxy float64
+	first, last := best[0].meterSent, best[0].meterSent
 	for _, e := range best {
 		dx := float64(e.meterSent-c.origin) - mx
 		sxx += dx * dx
 		sxy += dx * (float64(e.offset()-c.offset) - my)
+		first, last = min(first, e.meterSent), max(last, e.meterSent)
 	}
-	if sxx > 0 {
-		c.drift = sxy / sxx
+	if sxx == 0 {
+		return
 	}
+	drift := sxy / sxx
+	// Steeper than crystals are, and no more than what paths alone can make it: the quickest stands alone.
+	if math.Abs(drift)*1e6 > maxDriftPPM && math.Abs(drift)*float64(last-first) <= float64(best[len(best)-1].roundTrip()) {
+		return
+	}
+	c.drift = drift
 	c.offset += time.Duration(math.Round(my - c.drift*mx))
 }
 

@@ -101,3 +101,48 @@ func TestClockStartsAgainAfterAJump(t *testing.T) {
 		t.Errorf("%v off after a jump", err)
 	}
 }
+
+// At first exchanges are close together, and a line through them is as steep as their paths differ. The quickest counts then, and one
+// that was answered after a repetition, a second late, changes nothing.
+func TestClockFromManyQuickExchanges(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var c clock
+		best := time.Hour
+		for i := range 40 {
+			sent := 100*time.Millisecond*time.Duration(i) + time.Second
+			there := sent + time.Millisecond + time.Duration(rng.Int64N(4e6))
+			back := there + time.Millisecond + time.Duration(rng.Int64N(4e6))
+			if rng.IntN(4) == 0 {
+				there += time.Duration(rng.Int64N(3)) * time.Second
+				back = there + 3*time.Millisecond
+			}
+			e := exchange{hostSent: sent, hostReceived: back, meterReceived: there, meterSent: there}
+			best = min(best, e.roundTrip())
+			c.add(e)
+			m := there + time.Second
+			if err := c.host(m) - m; max(err, -err) > best/2+time.Millisecond {
+				t.Fatalf("seed %d, exchange %d: %v off, the quickest round trip took %v", seed, i, err, best)
+			}
+		}
+	}
+}
+
+// Clocks that run apart faster than crystals do are followed, and told of.
+func TestClockOfASteepDrift(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 1))
+	var c clock
+	const drift = 400
+	var now time.Duration
+	for i := range 100 {
+		now = time.Duration(i+1) * 10 * time.Second
+		tell(&c, rng, now, 0, drift)
+	}
+	m := time.Duration(float64(now) * (1 + drift/1e6))
+	if st := c.status(m); st.DriftPPM > -350 || st.DriftPPM < -450 {
+		t.Errorf("%+v, want a drift of about -400 ppm", st)
+	}
+	if err := c.host(m) - now; max(err, -err) > 5*time.Millisecond {
+		t.Errorf("%v off", err)
+	}
+}
